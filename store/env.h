@@ -1,0 +1,61 @@
+// The only road from the store to the disk: files, directories, syncs, locks. Faults are injected here
+// (tests/testing/fault_env.h); RocksDB is handed the same road. Paths are host paths; errors name them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/result.h"
+
+namespace mirage {
+
+enum class OpenMode {
+  kRead,      // must exist
+  kCreate,    // must not exist (EEXIST); read and write, 0600
+  kReadWrite, // must exist
+  kOpenOrCreate,
+};
+
+// One open file. Reads and writes at disjoint offsets may run on several threads at once.
+class File {
+ public:
+  virtual ~File() = default;
+  // Reads up to `size` bytes at `offset` into `out` (resized); short only at end of file.
+  virtual Status ReadAt(uint64_t offset, size_t size, std::string* out) const = 0;
+  virtual Status WriteAt(uint64_t offset, std::string_view bytes) = 0;  // all or an error
+  virtual Status Truncate(uint64_t size) = 0;
+  virtual Status Sync() = 0;  // fdatasync: the data and the size survive a power cut
+  virtual Result<uint64_t> Size() const = 0;
+  virtual int descriptor() const = 0;  // for flock and mmap; -1 where there is none
+};
+
+struct FileInfo {
+  bool is_directory = false;
+  uint64_t size_bytes = 0;
+};
+
+class Env {
+ public:
+  virtual ~Env() = default;
+  virtual Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
+  virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  virtual Status Unlink(const std::string& path) = 0;
+  virtual Status MakeDirectory(const std::string& path, unsigned mode) = 0;   // EEXIST is an error
+  virtual Status RemoveDirectory(const std::string& path) = 0;                // must be empty
+  virtual Status SyncDirectory(const std::string& path) = 0;                  // names in it survive a power cut
+  virtual Result<std::vector<std::string>> List(const std::string& path) = 0; // names, sorted, without . and ..
+  virtual Result<FileInfo> Stat(const std::string& path) = 0;                 // follows no final symlink; ENOENT
+
+  static Env& Default();  // the real disk
+};
+
+// Whole small files. WriteFileAtomically: temporary name, write, sync, rename, sync of the directory.
+Result<std::string> ReadWholeFile(Env& env, const std::string& path, uint64_t limit_bytes);
+Status WriteFileAtomically(Env& env, const std::string& path, std::string_view bytes);
+// Removes a directory and what is below it, following no symlink. A missing one is not an error.
+Status RemoveTree(Env& env, const std::string& path);
+
+}  // namespace mirage

@@ -1,0 +1,343 @@
+#include "store/library.h"
+
+#include <pwd.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <filesystem>
+
+#include "store/library_impl.h"
+
+namespace mirage {
+namespace {
+
+constexpr std::string_view kFormatTitle = "mirage library\n";
+constexpr std::string_view kPolicyText =
+    "# Policy of this library: may be edited, or removed (then the defaults hold).\n"
+    "# compression_level: 3        # zstd, 1 to 19\n"
+    "# lock_timeout_ms: 60000      # how long a writer waits for another\n"
+    "# cache_bytes: 67108864       # decoded blocks kept in memory by a mount\n"
+    "# exclude:                    # never imported or committed; patterns as in fnmatch(3), from the root\n"
+    "#   - /var/cache/apt/archives/*\n";
+
+std::string EncodeFormat(const Format& format) {
+  std::string hex;
+  for (const char c : format.uuid) hex += fmt::format("{:02x}", static_cast<uint8_t>(c));
+  std::string text = fmt::format(
+      "{}version: {}\ncompatible: {}\nincompatible: {}\nuuid: {}\nhash: {}\nchunking: fastcdc {} {} {}\n", kFormatTitle,
+      format.version, format.compatible, format.incompatible, hex, format.hash, format.chunking.min_bytes,
+      format.chunking.average_bytes, format.chunking.max_bytes);
+  return text + "checksum: " + HashBytes(text).Hex() + "\n";
+}
+
+Result<Format> DecodeFormat(const std::string& text, const std::string& path) {
+  if (!text.starts_with(kFormatTitle)) return Fail(EIO, "{}: not a library's FORMAT file", path);
+  const size_t checksum_at = text.rfind("checksum: ");
+  if (checksum_at == std::string::npos ||
+      text.substr(checksum_at) != "checksum: " + HashBytes(text.substr(0, checksum_at)).Hex() + "\n") {
+    return Fail(EIO, "{}: checksum does not match: the file is damaged; restore it from a copy", path);
+  }
+  Format format;
+  std::map<std::string, std::string> fields;
+  size_t at = kFormatTitle.size();
+  while (at < checksum_at) {
+    const size_t end = text.find('\n', at), colon = text.find(": ", at);
+    if (colon == std::string::npos || colon > end) return Fail(EIO, "{}: a line without a name", path);
+    fields[text.substr(at, colon - at)] = text.substr(colon + 2, end - colon - 2);
+    at = end + 1;
+  }
+  const auto number = [&](const char* name, auto* out) {
+    const std::string& value = fields[name];
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), *out);
+    return error == std::errc() && end == value.data() + value.size();
+  };
+  if (!number("version", &format.version)) return Fail(EIO, "{}: no version", path);
+  if (format.version > kFormatVersion) {
+    return Fail(EPROTONOSUPPORT, "{}: library format {} is newer than this program's {}; use a newer mirage", path,
+                format.version, kFormatVersion);
+  }
+  if (!number("compatible", &format.compatible) || !number("incompatible", &format.incompatible)) {
+    return Fail(EIO, "{}: no feature bits", path);
+  }
+  if (format.incompatible != 0) {
+    return Fail(EPROTONOSUPPORT, "{}: the library uses features {:#x} that this program does not know; use a newer mirage",
+                path, format.incompatible);
+  }
+  if (fields["hash"] != "sha256") return Fail(EPROTONOSUPPORT, "{}: unknown hash {}", path, fields["hash"]);
+  const auto uuid = ObjectId::FromHex(fields["uuid"] + std::string(32, '0'));
+  if (!uuid || fields["uuid"].size() != 32) return Fail(EIO, "{}: no UUID", path);
+  format.uuid = std::string(uuid->view().substr(0, 16));
+  ChunkingParameters& c = format.chunking;
+  if (std::sscanf(fields["chunking"].c_str(), "fastcdc %u %u %u", &c.min_bytes, &c.average_bytes, &c.max_bytes) != 3 ||
+      c.min_bytes < 64 || c.min_bytes > c.average_bytes || c.average_bytes > c.max_bytes || c.max_bytes > (1U << 20) ||
+      (c.average_bytes & (c.average_bytes - 1)) != 0) {
+    return Fail(EPROTONOSUPPORT, "{}: unknown chunking \"{}\"", path, fields["chunking"]);
+  }
+  return format;
+}
+
+Status RefuseNetworkFilesystem(const std::string& path) {
+  struct statfs info {};
+  if (::statfs(path.c_str(), &info) != 0) return FailErrno(errno, path);
+  switch (static_cast<uint32_t>(info.f_type)) {
+    case 0x6969:      // NFS
+    case 0x517B:      // SMB
+    case 0xFF534D42:  // CIFS
+    case 0xFE534D42:  // SMB2
+    case 0x65735546:  // FUSE
+      return Fail(EOPNOTSUPP,
+                  "{}: on a network or FUSE filesystem, where locks are not to be trusted; choose a local one", path);
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+std::optional<uint64_t> VersionNumber(std::string_view tag) {
+  if (tag.size() < 2 || tag.size() > 19 || tag[0] != 'v' || tag[1] == '0') return std::nullopt;
+  uint64_t number = 0;
+  const auto [end, error] = std::from_chars(tag.data() + 1, tag.data() + tag.size(), number);
+  if (error != std::errc() || end != tag.data() + tag.size()) return std::nullopt;
+  return number;
+}
+
+std::string RandomHex(size_t bytes) {
+  std::string raw(bytes, '\0'), hex;
+  for (size_t got = 0; got < bytes;) {
+    const ssize_t n = ::getrandom(raw.data() + got, bytes - got, 0);
+    if (n > 0) got += static_cast<size_t>(n);
+  }
+  for (const char c : raw) hex += fmt::format("{:02x}", static_cast<uint8_t>(c));
+  return hex;
+}
+
+void Now(int64_t* seconds, uint32_t* nanoseconds) {
+  struct timespec now {};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  *seconds = now.tv_sec;
+  *nanoseconds = static_cast<uint32_t>(now.tv_nsec);
+}
+
+std::string WhoAmI() {
+  char host[256] = "localhost";
+  ::gethostname(host, sizeof host - 1);
+  std::string user = fmt::format("uid{}", ::getuid());
+  char buffer[4096];
+  struct passwd entry {}, *found = nullptr;
+  if (::getpwuid_r(::getuid(), &entry, buffer, sizeof buffer, &found) == 0 && found) user = found->pw_name;
+  return user + "@" + host;
+}
+
+Library::Library(std::string path, Env& env) : path_(std::move(path)), env_(env) {}
+Library::~Library() {
+  if (impl_ && impl_->session) (void)env_.Unlink(impl_->session_path);
+}
+
+Status Library::Create(const std::string& path, const CreateOptions& options) {
+  Env& env = *options.env;
+  std::error_code ec;
+  const bool existed = std::filesystem::exists(path, ec);
+  if (existed) {
+    ASSIGN_OR_RETURN(const auto names, env.List(path));
+    if (std::find(names.begin(), names.end(), "FORMAT") != names.end()) {
+      return Fail(EEXIST, "{}: there is a library already", path);
+    }
+    if (!names.empty()) return Fail(EEXIST, "{}: not empty; give a new or an empty directory", path);
+  } else if (std::filesystem::create_directories(path, ec); ec) {
+    return FailErrno(ec.value(), fmt::format("make {}", path));
+  }
+  const auto fill = [&]() -> Status {
+    if (!options.allow_network_filesystem) TRY(RefuseNetworkFilesystem(path));
+    if (::chmod(path.c_str(), 0700) != 0) return FailErrno(errno, fmt::format("protect {}", path));
+    for (const char* name : {"packs", "staging", "overlays", "locks", "locks/sessions"}) {
+      TRY(env.MakeDirectory(path + "/" + name, 0700));
+    }
+    TRY(RefLog::Create(env, path + "/refs.log"));
+    TRY(MetadataDb::Create(path + "/db"));
+    TRY(WriteFileAtomically(env, path + "/mirage.yaml", kPolicyText));
+    TRY(env.SyncDirectory(path));
+    Format format;
+    format.chunking = options.chunking;
+    const std::string hex = RandomHex(16);
+    format.uuid = std::string(ObjectId::FromHex(hex + std::string(32, '0'))->view().substr(0, 16));
+    return WriteFileAtomically(env, path + "/FORMAT", EncodeFormat(format));  // from here on it is a library
+  };
+  auto status = fill();
+  if (!status) {
+    if (const auto names = env.List(path)) {
+      for (const std::string& name : *names) (void)RemoveTree(env, path + "/" + name);
+      for (const std::string& name : *names) (void)env.Unlink(path + "/" + name);
+    }
+    if (!existed) (void)env.RemoveDirectory(path);
+  }
+  return status;
+}
+
+Result<std::shared_ptr<Library>> Library::Open(const std::string& path, const OpenOptions& options) {
+  Env& env = *options.env;
+  std::error_code ec;
+  const std::string absolute = std::filesystem::weakly_canonical(path, ec).string();
+  auto library = std::shared_ptr<Library>(new Library(ec ? path : absolute, env));
+  const std::string format_path = library->path_ + "/FORMAT";
+  const auto text = ReadWholeFile(env, format_path, 1 << 16);
+  if (!text) {
+    if (text.error().code == ENOENT || text.error().code == ENOTDIR) {
+      return Fail(ENOENT, "{}: no library there; make one with `mirage init {}`, or name yours with -L", path, path);
+    }
+    return tl::make_unexpected(text.error());
+  }
+  ASSIGN_OR_RETURN(library->format_, DecodeFormat(*text, format_path));
+  const std::string policy_path = library->path_ + "/mirage.yaml";
+  if (const auto yaml = ReadWholeFile(env, policy_path, 1 << 20)) {
+    ASSIGN_OR_RETURN(library->policy_, ParsePolicy(*yaml, policy_path));
+  } else if (yaml.error().code != ENOENT) {
+    return tl::make_unexpected(yaml.error());
+  }
+  library->impl_ =
+      std::make_unique<Impl>(*library, options.cache_bytes ? options.cache_bytes : library->policy_.cache_bytes);
+  library->impl_->lock_timeout_ms =
+      options.lock_timeout_ms ? options.lock_timeout_ms : library->policy_.lock_timeout_ms;
+  library->impl_->purpose = options.purpose;
+  ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*library, LockMode::kShared, "opening the library"));
+  ASSIGN_OR_RETURN(library->impl_->snapshot, Impl::LoadSnapshot(*library));
+  TRY(Impl::Register(*library));
+  return library;
+}
+
+std::shared_ptr<const Snapshot> Library::snapshot() const {
+  const std::lock_guard guard(impl_->mutex);
+  return impl_->snapshot;
+}
+
+bool Library::LogHasGrown() const {
+  const auto size = impl_->log.SizeBytes();
+  return size && *size != snapshot()->position().offset;
+}
+
+Result<bool> Library::Refresh() {
+  if (!LogHasGrown()) return false;
+  ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*this, LockMode::kShared, "refreshing a reader"));
+  ASSIGN_OR_RETURN(auto fresh, Impl::LoadSnapshot(*this));
+  const std::lock_guard guard(impl_->mutex);
+  const bool changed = fresh->sequence() != impl_->snapshot->sequence();
+  impl_->snapshot = std::move(fresh);
+  return changed;
+}
+
+const ObjectReader& Library::objects() const { return impl_->index; }
+const ContentReader& Library::contents() const { return impl_->contents; }
+const MapReader& Library::trees() const { return impl_->trees; }
+const MapReader& Library::links() const { return impl_->links; }
+ChunkStore& Library::chunks() const { return impl_->chunks; }
+
+Status Library::MoveRefs(const std::string& action, std::vector<RefMove> moves, const Check& check) {
+  {
+    ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*this, LockMode::kExclusive, action));
+    ASSIGN_OR_RETURN(const auto newest, Impl::ReplayRefs(*this, *snapshot()));
+    if (check) TRY(check(*newest));
+    TRY(Impl::AppendMoves(*this, *newest, action, std::move(moves)));
+  }
+  ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, Refresh());
+  return {};
+}
+
+Result<FileLock> Library::Impl::LockPublish(const Library& library, LockMode mode, std::string_view purpose) {
+  const std::string locks = library.path_ + "/locks/";
+  const int timeout = library.impl_->lock_timeout_ms;
+  auto turnstile = FileLock::Acquire(library.env_, locks + "turnstile", mode, timeout, purpose);
+  if (!turnstile) return tl::make_unexpected(turnstile.error());
+  return FileLock::Acquire(library.env_, locks + "publish", mode, timeout, purpose);
+}
+
+void Library::Impl::Apply(const RefRecord& record, std::map<std::string, std::optional<Ref>>* refs,
+                          std::map<std::string, uint64_t>* highest) {
+  for (const RefMove& move : record.moves) {
+    if (move.to.IsZero()) {
+      (*refs)[move.name] = std::nullopt;
+    } else {
+      (*refs)[move.name] = Ref{move.to, record.sequence, record.time_sec};
+    }
+    const size_t slash = move.name.find('/');
+    if (slash == std::string::npos) continue;
+    if (const auto number = VersionNumber(std::string_view(move.name).substr(slash + 1))) {
+      uint64_t& counter = (*highest)[move.name.substr(0, slash)];
+      counter = std::max(counter, *number);
+    }
+  }
+}
+
+Result<std::shared_ptr<const Snapshot>> Library::Impl::LoadSnapshot(const Library& library) {
+  auto snapshot = std::shared_ptr<Snapshot>(new Snapshot());
+  ASSIGN_OR_RETURN(snapshot->db_, MetadataDb::OpenReadOnly(library.path_ + "/db"));
+  ASSIGN_OR_RETURN(snapshot->position_, snapshot->db_->Position());
+  return ReplayRefs(library, *snapshot);
+}
+
+Result<std::shared_ptr<const Snapshot>> Library::Impl::ReplayRefs(const Library& library, const Snapshot& snapshot) {
+  auto next = std::shared_ptr<Snapshot>(new Snapshot());
+  next->db_ = snapshot.db_;
+  next->tail_ = snapshot.tail_;
+  next->tail_highest_ = snapshot.tail_highest_;
+  std::map<std::string, uint64_t> highest;
+  const RefLog log(library.env_, library.path_ + "/refs.log");
+  ASSIGN_OR_RETURN(next->position_, log.Replay(snapshot.position_, [&](const RefRecord& record) -> Status {
+    Apply(record, &next->tail_, &highest);
+    return {};
+  }));
+  for (const auto& [branch, number] : highest) {
+    ASSIGN_OR_RETURN(const uint64_t before, next->HighestVersion(branch));
+    next->tail_highest_[branch] = std::max(before, number);
+  }
+  return std::shared_ptr<const Snapshot>(std::move(next));
+}
+
+Status Library::Impl::Register(Library& library) {
+  const std::string path = library.path_ + "/locks/sessions/" + RandomHex(8);
+  auto lock = FileLock::Acquire(library.env_, path, LockMode::kExclusive, 0, library.impl_->purpose);
+  if (!lock) {
+    // Where nothing can be written, nothing can be collected either.
+    if (lock.error().code == EROFS) return {};
+    return tl::make_unexpected(lock.error());
+  }
+  library.impl_->session_path = path;
+  library.impl_->session.emplace(std::move(*lock));
+  return {};
+}
+
+void Library::Impl::SweepSessions(const Library& library) {
+  const std::string directory = library.path_ + "/locks/sessions/";
+  const auto names = library.env_.List(directory);
+  if (!names) return;
+  for (const std::string& name : *names) {
+    if (FileLock::Acquire(library.env_, directory + name, LockMode::kExclusive, 0, "sweeping")) {
+      (void)library.env_.Unlink(directory + name);
+    }
+  }
+}
+
+Status Library::Impl::AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,
+                                  std::vector<RefMove> moves) {
+  for (const RefMove& move : moves) {
+    ASSIGN_OR_RETURN(const auto now, newest.Branch(move.name));
+    const ObjectId current = now ? now->manifest : ObjectId();
+    if (current == move.from) continue;
+    if (move.from.IsZero()) return Fail(EEXIST, "{}: exists already", move.name);
+    if (current.IsZero()) return Fail(EAGAIN, "{}: was deleted meanwhile", move.name);
+    return Fail(EAGAIN, "{}: was moved meanwhile, to {}; look at it and try again", move.name, current.Hex().substr(0, 12));
+  }
+  RefRecord record;
+  record.sequence = newest.sequence() + 1;
+  Now(&record.time_sec, &record.time_nsec);
+  record.who = WhoAmI();
+  record.action = action;
+  record.moves = std::move(moves);
+  RefLog log(library.env_, library.path_ + "/refs.log");
+  ASSIGN_OR_RETURN([[maybe_unused]] const LogPosition position, log.Append(newest.position(), record));
+  return {};
+}
+
+}  // namespace mirage

@@ -1,0 +1,173 @@
+// A library on disk: open it, see a snapshot of it, stage a transaction, publish.
+//
+// Order of durability (FORMAT.md, "Publish"): packs are finished and synced while staged; then, under locks/publish:
+//   1. packs renamed into packs/, directory synced      2. SST files ingested (RocksDB syncs them and its MANIFEST)
+//   3. compare-and-swap against the refs as they are    4. the record appended to refs.log and fdatasync'd: it exists
+// A crash before 4 leaves the old state and garbage; after 4 the new state. RocksDB's refs lag by at least that record
+// and are caught up from refs.log; a Snapshot always applies the rest in memory.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "store/content_reader.h"
+#include "store/content_writer.h"
+#include "store/file_lock.h"
+#include "store/map_node.h"
+#include "store/metadata_db.h"
+#include "store/ref_log.h"
+
+namespace mirage {
+
+constexpr uint32_t kFormatVersion = 1;
+
+// What FORMAT says; written once.
+struct Format {
+  uint32_t version = kFormatVersion;
+  uint64_t compatible = 0, incompatible = 0;  // feature bits
+  std::string uuid;                           // 16 bytes
+  std::string hash = "sha256";
+  ChunkingParameters chunking;
+};
+
+// What mirage.yaml says; may be edited or lost (then these defaults hold). Bad YAML is an error that names the line.
+struct Policy {
+  int compression_level = 3;
+  std::vector<std::string> exclude;   // fnmatch(3) patterns against the path from the root, "/var/cache/*"
+  int lock_timeout_ms = 60'000;
+  size_t cache_bytes = 64 << 20;
+};
+Result<Policy> ParsePolicy(std::string_view yaml, std::string_view file_name);
+
+// An immutable view of the library at one sequence number. Thread-safe; keeps its database files readable while it lives.
+class Snapshot final : public ChunkIndex {
+ public:
+  ~Snapshot() override;
+  Result<std::string> ReadObject(ObjectKind kind, const ObjectId& id) const override;
+  Result<std::optional<Location>> FindChunk(const ObjectId& id) const override;
+
+  uint64_t sequence() const { return position_.sequence; }
+  const LogPosition& position() const { return position_; }
+  Result<std::optional<Ref>> Branch(const std::string& name) const;
+  Result<std::optional<Ref>> Tag(const std::string& branch, const std::string& tag) const;
+  Result<std::map<std::string, Ref>> Branches() const;
+  Result<std::map<std::string, Ref>> Tags(const std::string& branch) const;  // by tag name, without the branch
+  // The first tag given to the branch's head: what `latest` points to.
+  Result<std::string> LatestTag(const std::string& branch) const;
+  Result<uint64_t> HighestVersion(const std::string& branch) const;
+  const MetadataDb& database() const { return *db_; }
+
+ private:
+  friend class Library;
+  Snapshot() = default;
+  std::shared_ptr<const MetadataDb> db_;  // shared with snapshots that only replayed more of refs.log
+  LogPosition position_;
+  std::map<std::string, std::optional<Ref>> tail_;  // refs moved behind what the database has; nullopt: deleted
+  std::map<std::string, uint64_t> tail_highest_;
+};
+
+class Transaction;
+
+class Library : public std::enable_shared_from_this<Library> {
+ public:
+  struct OpenOptions {
+    Env* env = &Env::Default();
+    int lock_timeout_ms = 0;    // 0: the policy's
+    size_t cache_bytes = 0;     // decoded blocks; 0: the policy's
+    std::string purpose = "reader";  // what the session's registration tells others
+  };
+  struct CreateOptions {
+    Env* env = &Env::Default();
+    ChunkingParameters chunking;
+    bool allow_network_filesystem = false;
+  };
+  // EEXIST: there is a library, or a directory that is not empty. A failed Create leaves nothing behind.
+  static Status Create(const std::string& path, const CreateOptions& options);
+  // ENOENT: no library there. EPROTONOSUPPORT: a newer format or an unknown incompatible feature.
+  static Result<std::shared_ptr<Library>> Open(const std::string& path, const OpenOptions& options);
+  ~Library();
+
+  const std::string& path() const { return path_; }
+  const Format& format() const { return format_; }
+  const Policy& policy() const { return policy_; }
+  Env& env() const { return env_; }
+
+  std::shared_ptr<const Snapshot> snapshot() const;
+  Result<bool> Refresh();                 // true: refs.log had grown and the snapshot was swapped
+  bool LogHasGrown() const;               // cheap: compares the size of refs.log
+  // Reads through whatever snapshot is current.
+  const ObjectReader& objects() const;
+  const ContentReader& contents() const;
+  const MapReader& trees() const;         // ObjectKind::kTree
+  const MapReader& links() const;         // ObjectKind::kLinks
+  ChunkStore& chunks() const;
+
+  // A writer's staging place. `purpose` is what waiters are told: "import of debian".
+  Result<std::unique_ptr<Transaction>> Begin(std::string purpose);
+
+  // Moves refs that need no new objects, atomically, compare-and-swap on each `from`. EAGAIN: a ref was not where `from`
+  // says. `check`, if given, runs under the lock against the newest state and may refuse.
+  using Check = std::function<Status(const Snapshot& newest)>;
+  Status MoveRefs(const std::string& action, std::vector<RefMove> moves, const Check& check = {});
+
+  std::string packs_path() const { return path_ + "/packs"; }
+  std::string overlays_path() const { return path_ + "/overlays"; }
+  std::string staging_path() const { return path_ + "/staging"; }
+
+  struct Impl;  // store/library_impl.h: for the store alone
+
+ private:
+  friend class Transaction;
+  Library(std::string path, Env& env);
+  std::string path_;
+  Env& env_;
+  Format format_;
+  Policy policy_;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct NewVersion {
+  Manifest manifest;                    // branch must be set; time, author are filled in when zero / empty
+  std::optional<ObjectId> expected_head;  // what the branch must point at; nullopt: the branch must not exist
+  std::string tag;                      // empty: the next vN
+};
+struct Published {
+  ObjectId manifest;
+  std::string branch, tag;
+};
+
+// Stages objects and contents; nothing is visible before Publish, and dropping it leaves nothing (the destructor removes its
+// staging directory; a killed process's is removed by the next Begin). Thread-safe but for Publish.
+class Transaction final : public ChunkIndex, public ObjectWriter {
+ public:
+  ~Transaction() override;
+  ContentWriter& contents();
+  Result<ObjectId> WriteObject(ObjectKind kind, std::string_view encoding) override;
+  Status WriteContentList(const ObjectId& content, std::string_view encoding) override;
+  // Staged objects first, then the snapshot it began on.
+  Result<std::string> ReadObject(ObjectKind kind, const ObjectId& id) const override;
+  Result<std::optional<Location>> FindChunk(const ObjectId& id) const override;
+  const Snapshot& base() const;
+  const std::string& directory() const;  // private scratch space, removed with the transaction
+
+  // Makes the version exist. EAGAIN: the branch is not where `expected_head` says (somebody else was first). EEXIST: the tag is taken.
+  // After an error the transaction is still whole and Publish may be called again with another head.
+  Result<Published> Publish(NewVersion version);
+  // Bytes this transaction adds to the library (packs, as staged).
+  uint64_t staged_bytes() const;
+
+ private:
+  friend class Library;
+  Transaction();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// "user@host" of this process.
+std::string WhoAmI();
+
+}  // namespace mirage

@@ -1,0 +1,72 @@
+// What library.cc and transaction.cc share; not for others.
+#pragma once
+
+#include <atomic>
+#include <mutex>
+
+#include "store/library.h"
+
+namespace mirage {
+
+// Reads through the library's current snapshot.
+class CurrentIndex final : public ChunkIndex {
+ public:
+  explicit CurrentIndex(const Library& library) : library_(library) {}
+  Result<std::string> ReadObject(ObjectKind kind, const ObjectId& id) const override {
+    return library_.snapshot()->ReadObject(kind, id);
+  }
+  Result<std::optional<Location>> FindChunk(const ObjectId& id) const override {
+    return library_.snapshot()->FindChunk(id);
+  }
+
+ private:
+  const Library& library_;
+};
+
+struct Library::Impl {
+  Impl(Library& library, size_t cache_bytes)
+      : log(library.env_, library.path_ + "/refs.log"),
+        index(library),
+        chunks(library.env_, library.packs_path(), {.cache_bytes = cache_bytes}),
+        contents(index, chunks),
+        trees(index, ObjectKind::kTree, 16 << 20),
+        links(index, ObjectKind::kLinks, 2 << 20) {}
+
+  RefLog log;
+  CurrentIndex index;
+  mutable ChunkStore chunks;
+  ContentReader contents;
+  MapReader trees, links;
+  int lock_timeout_ms = 0;
+  std::string purpose;
+
+  mutable std::mutex mutex;  // guards snapshot
+  std::shared_ptr<const Snapshot> snapshot;
+  std::optional<FileLock> session;  // this process is using the library; held for life
+  std::string session_path;
+
+  // The lock of FORMAT.md's publish protocol. The turnstile keeps a stream of readers from starving a writer.
+  static Result<FileLock> LockPublish(const Library& library, LockMode mode, std::string_view purpose);
+  // Opens the database and replays the rest of refs.log. The caller holds the publish lock.
+  static Result<std::shared_ptr<const Snapshot>> LoadSnapshot(const Library& library);
+  // `snapshot` with the records behind it applied: its refs are the newest, its objects may be older.
+  static Result<std::shared_ptr<const Snapshot>> ReplayRefs(const Library& library, const Snapshot& snapshot);
+  static void Apply(const RefRecord& record, std::map<std::string, std::optional<Ref>>* refs,
+                    std::map<std::string, uint64_t>* highest);
+  static Status Register(Library& library);
+  // Under the exclusive lock: removes registrations of processes that are gone.
+  static void SweepSessions(const Library& library);
+  // Appends a record of `moves` onto `newest`, after compare-and-swap. The caller holds the exclusive lock.
+  static Status AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,
+                            std::vector<RefMove> moves);
+  static const MetadataDb& Database(const Snapshot& snapshot) { return *snapshot.db_; }
+  static const std::map<std::string, std::optional<Ref>>& Tail(const Snapshot& s) { return s.tail_; }
+  static const std::map<std::string, uint64_t>& TailHighest(const Snapshot& s) { return s.tail_highest_; }
+};
+
+// N of a tag "vN" in its one spelling; nothing for any other tag.
+std::optional<uint64_t> VersionNumber(std::string_view tag);
+std::string RandomHex(size_t bytes);
+void Now(int64_t* seconds, uint32_t* nanoseconds);
+
+}  // namespace mirage

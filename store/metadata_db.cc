@@ -1,0 +1,324 @@
+#include "store/metadata_db.h"
+
+#include <rocksdb/db.h>
+#include <rocksdb/filter_policy.h>
+#include <rocksdb/sst_file_reader.h>
+#include <rocksdb/sst_file_writer.h>
+#include <rocksdb/table.h>
+#include <rocksdb/write_batch.h>
+
+#include <algorithm>
+
+#include "store/rocksdb_options.h"
+
+namespace mirage {
+namespace {
+
+constexpr uint64_t kLevel1Bytes = 32 << 20;
+constexpr int kLevel0Trigger = 8;
+constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P';
+
+rocksdb::Slice ToSlice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
+std::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
+
+void PutU64(std::string* out, uint64_t value) {
+  for (int i = 0; i < 8; ++i) out->push_back(static_cast<char>(value >> (8 * i)));
+}
+uint64_t GetU64(std::string_view bytes) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < 8; ++i) value |= uint64_t{static_cast<uint8_t>(bytes[i])} << (8 * i);
+  return value;
+}
+
+std::string EncodeRef(const Ref& ref) {
+  std::string out(ref.manifest.view());
+  PutU64(&out, ref.sequence);
+  PutU64(&out, static_cast<uint64_t>(ref.time_sec));
+  return out;
+}
+Result<Ref> DecodeRef(std::string_view bytes) {
+  if (bytes.size() != 48) return Fail(EIO, "library database: a ref of {} bytes; run fsck", bytes.size());
+  return Ref{*ObjectId::FromBytes(bytes.substr(0, 32)), GetU64(bytes.substr(32)),
+             static_cast<int64_t>(GetU64(bytes.substr(40)))};
+}
+
+std::string Key(ObjectKind kind, const ObjectId& id) {
+  std::string key(1, static_cast<char>(kind));
+  key += id.view();
+  return key;
+}
+
+// The first key behind every key that begins with `prefix` (prefixes here are never 0xff).
+std::string Behind(std::string prefix) {
+  prefix.back() = static_cast<char>(prefix.back() + 1);
+  return prefix;
+}
+
+class SilentLogger final : public rocksdb::Logger {
+ public:
+  using rocksdb::Logger::Logv;
+  void Logv(const char*, va_list) override {}
+};
+
+}  // namespace
+
+rocksdb::Options LibraryDbOptions() {
+  static const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(32 << 20);
+  static const std::shared_ptr<rocksdb::Logger> silent = std::make_shared<SilentLogger>();
+  rocksdb::Options options;
+  options.max_open_files = -1;
+  options.disable_auto_compactions = true;
+  options.compression = rocksdb::kLZ4Compression;
+  options.target_file_size_base = 8 << 20;
+  options.level_compaction_dynamic_level_bytes = false;
+  options.info_log = silent;
+  options.max_background_jobs = 1;
+  options.write_buffer_size = 4 << 20;
+  options.level0_slowdown_writes_trigger = 1 << 20;
+  options.level0_stop_writes_trigger = 1 << 20;
+  options.stats_dump_period_sec = 0;
+  options.stats_persist_period_sec = 0;
+  options.skip_stats_update_on_db_open = true;
+  rocksdb::BlockBasedTableOptions table;
+  table.block_cache = cache;
+  table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10, false));
+  table.checksum = rocksdb::kXXH3;
+  table.format_version = 5;
+  table.block_size = 8 << 10;
+  options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
+  return options;
+}
+
+tl::unexpected<Error> FailRocksDb(const rocksdb::Status& status, std::string_view doing) {
+  int code = EIO;
+  if (status.IsNoSpace()) code = ENOSPC;
+  const std::string text = status.ToString();
+  if (text.find("No space left") != std::string::npos) code = ENOSPC;
+  if (text.find("Permission denied") != std::string::npos) code = EACCES;
+  return Fail(code, "library database: {}: {}{}", doing, text,
+              code == ENOSPC ? "; free some space and try again" : code == EACCES ? "" : "; run fsck");
+}
+
+struct MetadataDb::Impl {
+  std::unique_ptr<rocksdb::DB> db;
+
+  Result<std::optional<std::string>> Get(std::string_view key) const {
+    std::string value;
+    const rocksdb::Status status = db->Get(rocksdb::ReadOptions(), ToSlice(key), &value);
+    if (status.IsNotFound()) return std::optional<std::string>();
+    if (!status.ok()) return FailRocksDb(status, "read");
+    return std::optional<std::string>(std::move(value));
+  }
+  // Calls visit(key, value) over the keys that begin with `prefix` until it returns false.
+  Status Scan(const std::string& prefix,
+              const std::function<Result<bool>(std::string_view, std::string_view)>& visit) const {
+    const std::string end = Behind(prefix);
+    const rocksdb::Slice bound = ToSlice(end);
+    rocksdb::ReadOptions options;
+    options.iterate_upper_bound = &bound;
+    std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(options));
+    for (it->Seek(prefix); it->Valid(); it->Next()) {
+      ASSIGN_OR_RETURN(const bool more, visit(View(it->key()), View(it->value())));
+      if (!more) return {};
+    }
+    if (!it->status().ok()) return FailRocksDb(it->status(), "scan");
+    return {};
+  }
+};
+
+MetadataDb::MetadataDb(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+MetadataDb::~MetadataDb() = default;
+
+Status MetadataDb::Create(const std::string& path) {
+  rocksdb::Options options = LibraryDbOptions();
+  options.create_if_missing = true;
+  options.error_if_exists = true;
+  rocksdb::DB* raw = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(options, path, &raw);
+  if (!status.ok()) return FailRocksDb(status, "create");
+  const std::unique_ptr<rocksdb::DB> db(raw);
+  std::string position;
+  PutU64(&position, 0);
+  PutU64(&position, 0);
+  position.append(32, '\0');
+  rocksdb::WriteOptions unlogged;
+  unlogged.disableWAL = true;
+  rocksdb::Status put = db->Put(unlogged, rocksdb::Slice(&kPositionKey, 1), position);
+  if (put.ok()) put = db->Flush(rocksdb::FlushOptions());
+  if (put.ok()) put = db->Close();
+  if (!put.ok()) return FailRocksDb(put, "create");
+  return {};
+}
+
+Result<std::unique_ptr<MetadataDb>> MetadataDb::OpenReadOnly(const std::string& path) {
+  rocksdb::DB* raw = nullptr;
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(LibraryDbOptions(), path, &raw);
+  if (!status.ok()) return FailRocksDb(status, "open");
+  auto impl = std::make_unique<Impl>();
+  impl->db.reset(raw);
+  return std::unique_ptr<MetadataDb>(new MetadataDb(std::move(impl)));
+}
+
+Result<std::optional<std::string>> MetadataDb::Get(ObjectKind kind, const ObjectId& id) const {
+  return impl_->Get(Key(kind, id));
+}
+
+Result<LogPosition> MetadataDb::Position() const {
+  ASSIGN_OR_RETURN(const auto value, impl_->Get(std::string_view(&kPositionKey, 1)));
+  if (!value || value->size() != 48) return Fail(EIO, "library database: its position in refs.log is missing; run fsck");
+  const std::string_view bytes = *value;
+  return LogPosition{GetU64(bytes), GetU64(bytes.substr(8)), *ObjectId::FromBytes(bytes.substr(16))};
+}
+
+Result<std::optional<Ref>> MetadataDb::GetRef(const std::string& name) const {
+  ASSIGN_OR_RETURN(const auto value, impl_->Get(kRefPrefix + name));
+  if (!value) return std::optional<Ref>();
+  ASSIGN_OR_RETURN(const Ref ref, DecodeRef(*value));
+  return std::optional<Ref>(ref);
+}
+
+Result<std::map<std::string, Ref>> MetadataDb::Refs(const std::string& prefix) const {
+  std::map<std::string, Ref> refs;
+  TRY(impl_->Scan(kRefPrefix + prefix, [&](std::string_view key, std::string_view value) -> Result<bool> {
+    ASSIGN_OR_RETURN(const Ref ref, DecodeRef(value));
+    refs.emplace(key.substr(1), ref);
+    return true;
+  }));
+  return refs;
+}
+
+Result<uint64_t> MetadataDb::HighestVersion(const std::string& branch) const {
+  ASSIGN_OR_RETURN(const auto value, impl_->Get(kVersionPrefix + branch));
+  if (!value) return uint64_t{0};
+  if (value->size() != 8) return Fail(EIO, "library database: a version counter of {} bytes; run fsck", value->size());
+  return GetU64(*value);
+}
+
+Status MetadataDb::ForEach(ObjectKind kind,
+                           const std::function<Status(const ObjectId&, std::string_view)>& visit) const {
+  return impl_->Scan(std::string(1, static_cast<char>(kind)),
+                     [&](std::string_view key, std::string_view value) -> Result<bool> {
+                       const auto id = ObjectId::FromBytes(key.substr(1));
+                       if (!id) return Fail(EIO, "library database: a key of {} bytes; run fsck", key.size());
+                       TRY(visit(*id, value));
+                       return true;
+                     });
+}
+
+Result<std::vector<ObjectId>> MetadataDb::IdsWithPrefix(ObjectKind kind, std::string_view hex, size_t limit) const {
+  std::vector<ObjectId> ids;
+  if (hex.empty() || hex.size() > 64) return ids;
+  const auto low = ObjectId::FromHex(std::string(hex) + std::string(64 - hex.size(), '0'));
+  if (!low) return ids;
+  std::unique_ptr<rocksdb::Iterator> it(impl_->db->NewIterator(rocksdb::ReadOptions()));
+  for (it->Seek(Key(kind, *low)); it->Valid() && ids.size() < limit; it->Next()) {
+    const std::string_view key = View(it->key());
+    if (key.size() != 33 || key[0] != static_cast<char>(kind)) break;
+    const ObjectId id = *ObjectId::FromBytes(key.substr(1));
+    if (!id.Hex().starts_with(hex)) break;
+    ids.push_back(id);
+  }
+  if (!it->status().ok()) return FailRocksDb(it->status(), "scan");
+  return ids;
+}
+
+MetadataDb::Shape MetadataDb::shape() const {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  impl_->db->GetLiveFilesMetaData(&files);
+  Shape shape;
+  for (const auto& file : files) {
+    shape.files++;
+    shape.bytes += file.size;
+    if (file.level == 0) shape.level0_files++;
+  }
+  return shape;
+}
+
+struct MetadataWriter::Impl {
+  std::unique_ptr<rocksdb::DB> db;
+};
+
+MetadataWriter::MetadataWriter() : impl_(std::make_unique<Impl>()) {}
+MetadataWriter::~MetadataWriter() = default;
+
+Result<std::unique_ptr<MetadataWriter>> MetadataWriter::Open(const std::string& path) {
+  rocksdb::DB* raw = nullptr;
+  const rocksdb::Status status = rocksdb::DB::Open(LibraryDbOptions(), path, &raw);
+  if (!status.ok()) return FailRocksDb(status, "open for writing");
+  auto writer = std::unique_ptr<MetadataWriter>(new MetadataWriter());
+  writer->impl_->db.reset(raw);
+  return writer;
+}
+
+Status MetadataWriter::Ingest(const std::vector<std::string>& sst_paths) {
+  if (sst_paths.empty()) return {};
+  rocksdb::IngestExternalFileOptions options;
+  options.move_files = true;
+  options.failed_move_fall_back_to_copy = true;
+  options.write_global_seqno = false;
+  const rocksdb::Status status = impl_->db->IngestExternalFile(sst_paths, options);
+  if (!status.ok()) return FailRocksDb(status, "ingest");
+  return {};
+}
+
+Status MetadataWriter::CatchUp(const std::map<std::string, std::optional<Ref>>& refs,
+                               const std::map<std::string, uint64_t>& highest, const LogPosition& position) {
+  rocksdb::WriteBatch batch;
+  for (const auto& [name, ref] : refs) {
+    if (ref) {
+      batch.Put(kRefPrefix + name, EncodeRef(*ref));
+    } else {
+      batch.Delete(kRefPrefix + name);
+    }
+  }
+  for (const auto& [branch, number] : highest) {
+    std::string value;
+    PutU64(&value, number);
+    batch.Put(kVersionPrefix + branch, value);
+  }
+  std::string value;
+  PutU64(&value, position.sequence);
+  PutU64(&value, position.offset);
+  value += position.chain.view();
+  batch.Put(rocksdb::Slice(&kPositionKey, 1), value);
+  // Not through the write-ahead log: a flush makes it durable, and a read-only open then replays nothing.
+  rocksdb::WriteOptions unlogged;
+  unlogged.disableWAL = true;
+  rocksdb::Status status = impl_->db->Write(unlogged, &batch);
+  if (status.ok()) status = impl_->db->Flush(rocksdb::FlushOptions());
+  if (!status.ok()) return FailRocksDb(status, "catch up");
+  return {};
+}
+
+// Leveled compaction in pieces: all of level 0 into level 1, or one file of a level that is over its size into the
+// next. CompactFiles adds what overlaps in the output level.
+Result<bool> MetadataWriter::CompactPiece() {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  impl_->db->GetLiveFilesMetaData(&files);
+  std::array<std::vector<std::string>, 7> names;
+  std::array<uint64_t, 7> bytes{};
+  for (const auto& file : files) {
+    const auto level = static_cast<size_t>(file.level);
+    names.at(level).push_back(file.name);
+    bytes.at(level) += file.size;
+  }
+  std::vector<std::string> input;
+  int output = 1;
+  if (names[0].size() >= kLevel0Trigger) {
+    input = names[0];
+  } else {
+    uint64_t limit = kLevel1Bytes;
+    for (size_t level = 1; level < 6; ++level, limit *= 10) {
+      if (bytes.at(level) <= limit) continue;
+      input = {names.at(level)[files.size() % names.at(level).size()]};
+      output = static_cast<int>(level) + 1;
+      break;
+    }
+  }
+  if (input.empty()) return false;
+  const rocksdb::Status status = impl_->db->CompactFiles(rocksdb::CompactionOptions(), input, output);
+  if (!status.ok()) return FailRocksDb(status, "compact");
+  return true;
+}
+
+}  // namespace mirage

@@ -1,0 +1,101 @@
+// Typed access to the library's RocksDB. It is a cache with an order: everything in it can be rebuilt from packs and
+// refs.log. One process writes, and only for the moment of a publish; readers open a read-only instance and swap it for
+// a new one to see more. Keys and values: FORMAT.md, "RocksDB". The only files that include RocksDB: metadata_db.cc,
+// sorted_runs.cc (and the overlay's own database in mirfs/).
+//
+// Who opens holds locks/publish: shared for ReadOnly::Open (for the moment of opening alone: with max_open_files=-1 every
+// file stays open, so that unlinked files stay readable), exclusive for as long as a MetadataWriter lives.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/env.h"
+#include "store/object.h"
+#include "store/pack.h"
+#include "store/result.h"
+
+namespace mirage {
+
+struct Ref {
+  ObjectId manifest;
+  uint64_t sequence = 0;  // of the record that set it first to this manifest
+  int64_t time_sec = 0;   // of that record
+  bool operator==(const Ref&) const = default;
+};
+// How far RocksDB has caught up with refs.log.
+struct LogPosition {
+  uint64_t sequence = 0;   // of the last record applied
+  uint64_t offset = 0;     // of the byte behind it
+  ObjectId chain;          // its chained checksum
+  bool operator==(const LogPosition&) const = default;
+};
+
+class MetadataDb {
+ public:
+  static Status Create(const std::string& path);
+  static Result<std::unique_ptr<MetadataDb>> OpenReadOnly(const std::string& path);
+  ~MetadataDb();
+
+  // Thread-safe, lock-free.
+  Result<std::optional<std::string>> Get(ObjectKind kind, const ObjectId& id) const;
+  Result<LogPosition> Position() const;
+  Result<std::optional<Ref>> GetRef(const std::string& name) const;
+  // Refs whose name begins with `prefix`, sorted by name.
+  Result<std::map<std::string, Ref>> Refs(const std::string& prefix) const;
+  Result<uint64_t> HighestVersion(const std::string& branch) const;  // the greatest N of a vN ever given
+  Status ForEach(ObjectKind kind, const std::function<Status(const ObjectId&, std::string_view)>& visit) const;
+  // Ids that begin with the given hex digits, at most `limit`.
+  Result<std::vector<ObjectId>> IdsWithPrefix(ObjectKind kind, std::string_view hex, size_t limit) const;
+  struct Shape {
+    uint64_t level0_files = 0, files = 0, bytes = 0;
+  };
+  Shape shape() const;
+
+ private:
+  struct Impl;
+  explicit MetadataDb(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// The short exclusive writer. Automatic compaction is off: it would start at every open and be thrown away at the close.
+class MetadataWriter {
+ public:
+  static Result<std::unique_ptr<MetadataWriter>> Open(const std::string& path);
+  ~MetadataWriter();
+  // Takes over SST files (moved into the database; durable when it returns).
+  Status Ingest(const std::vector<std::string>& sst_paths);
+  // Refs (nullopt: deleted), version counters and the position they stand for; one atomic, durable write.
+  Status CatchUp(const std::map<std::string, std::optional<Ref>>& refs, const std::map<std::string, uint64_t>& highest,
+                 const LogPosition& position);
+  // One bounded piece of compaction if the shape calls for it; returns whether another piece is due.
+  Result<bool> CompactPiece();
+
+ private:
+  MetadataWriter();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Objects and locations of a transaction: in memory, spilled to sorted files when they grow, written out at the end as
+// SST files that do not overlap. Not thread-safe.
+class SortedRuns {
+ public:
+  SortedRuns(Env& env, std::string directory, size_t memory_bytes);
+  ~SortedRuns();
+  Status Put(ObjectKind kind, const ObjectId& id, std::string value);  // a repeated key is ignored
+  bool empty() const;
+  Result<std::optional<std::string>> Get(ObjectKind kind, const ObjectId& id) const;  // spilled ones too
+  Result<std::vector<std::string>> Finish();  // paths of the SST files, synced
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mirage

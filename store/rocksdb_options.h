@@ -1,0 +1,14 @@
+// RocksDB as the library uses it; seen by metadata_db.cc and sorted_runs.cc alone.
+#pragma once
+
+#include <rocksdb/options.h>
+#include <rocksdb/status.h>
+
+#include "store/result.h"
+
+namespace mirage {
+
+rocksdb::Options LibraryDbOptions();  // one block cache a process; automatic compaction off; no info log
+tl::unexpected<Error> FailRocksDb(const rocksdb::Status& status, std::string_view doing);
+
+}  // namespace mirage
