@@ -1,0 +1,205 @@
+#include "indexer/appliance.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <guestfs.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <system_error>
+#include <vector>
+
+namespace mirage {
+namespace {
+
+constexpr int kAcceleratedLaunchSeconds = 120;
+constexpr int kEmulatedLaunchSeconds = 900;
+constexpr auto kProbeTime = std::chrono::seconds(3);
+constexpr size_t kMaxErrorBytes = 300;
+
+// Runs HLT at address 0 in real mode. In a forked child: system calls only. Returns the exit status.
+int RunTinyGuest() {
+  const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+  if (kvm < 0) return 1;
+  const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
+  if (vm < 0) return 1;
+  void* memory = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return 1;
+  *static_cast<unsigned char*>(memory) = 0xf4;
+  kvm_userspace_memory_region region{};
+  region.memory_size = 4096;
+  region.userspace_addr = reinterpret_cast<uint64_t>(memory);
+  if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0) return 1;
+  const int cpu = ioctl(vm, KVM_CREATE_VCPU, 0);
+  const int run_bytes = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (cpu < 0 || run_bytes < static_cast<int>(sizeof(kvm_run))) return 1;
+  void* run = mmap(nullptr, static_cast<size_t>(run_bytes), PROT_READ | PROT_WRITE, MAP_SHARED, cpu, 0);
+  if (run == MAP_FAILED) return 1;
+#if defined(__x86_64__)
+  kvm_sregs sregs;
+  if (ioctl(cpu, KVM_GET_SREGS, &sregs) < 0) return 1;
+  sregs.cs.base = 0;
+  sregs.cs.selector = 0;
+  kvm_regs regs{};
+  regs.rflags = 2;
+  if (ioctl(cpu, KVM_SET_SREGS, &sregs) < 0 || ioctl(cpu, KVM_SET_REGS, &regs) < 0) return 1;
+  if (ioctl(cpu, KVM_RUN, 0) < 0) return 1;
+  return static_cast<kvm_run*>(run)->exit_reason == KVM_EXIT_HLT ? 0 : 1;
+#else
+  return 0;  // that a processor can be made is all that is asked elsewhere
+#endif
+}
+
+// Processes of QEMU that are children of this one.
+std::vector<pid_t> QemuChildren() {
+  std::vector<pid_t> found;
+  DIR* proc = opendir("/proc");
+  if (proc == nullptr) return found;
+  while (const dirent* entry = readdir(proc)) {
+    const pid_t pid = static_cast<pid_t>(std::strtol(entry->d_name, nullptr, 10));
+    if (pid <= 0) continue;
+    const int fd = open(fmt::format("/proc/{}/stat", pid).c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) continue;
+    char text[512];
+    const ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (n <= 0) continue;
+    text[n] = 0;
+    const char* const end = std::strrchr(text, ')');  // "PID (COMMAND) STATE PARENT ..."
+    const char* const begin = std::strchr(text, '(');
+    if (begin == nullptr || end == nullptr || std::strlen(end) < 4) continue;
+    if (std::strtol(end + 4, nullptr, 10) == getpid() && std::strncmp(begin + 1, "qemu", 4) == 0) found.push_back(pid);
+  }
+  closedir(proc);
+  return found;
+}
+
+// libguestfs prints nothing by itself: errors are returned, and the appliance's console is nobody's concern.
+void IgnoreEvent(guestfs_h*, void*, uint64_t, int, int, const char*, size_t, const uint64_t*, size_t) {}
+
+}  // namespace
+
+std::string ProbeHardwareAcceleration() {
+  if (access("/dev/kvm", R_OK | W_OK) != 0) return "/dev/kvm: " + std::generic_category().message(errno);
+  const pid_t child = fork();
+  if (child < 0) return std::generic_category().message(errno);
+  if (child == 0) {
+    close_range(0, ~0U, 0);  // above all the library's locks: a hanging child must not hold them
+    _exit(RunTinyGuest());
+  }
+  const auto deadline = std::chrono::steady_clock::now() + kProbeTime;
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      kill(child, SIGKILL);
+      // It may hang in the kernel beyond the reach of SIGKILL; then it is left to init.
+      for (int i = 0; i < 20 && waitpid(child, nullptr, WNOHANG) == 0; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      return "it hangs";
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "it fails";
+}
+
+Result<std::unique_ptr<Appliance>> Appliance::Launch(Options options) {
+  std::unique_ptr<Appliance> appliance(new Appliance(std::move(options)));
+  const char* const settings = std::getenv("LIBGUESTFS_BACKEND_SETTINGS");
+  const bool asked = settings != nullptr && std::strstr(settings, "force_tcg") != nullptr;
+  std::string why = asked ? "" : ProbeHardwareAcceleration();
+  if (!asked && why.empty()) {
+    const Status launched = appliance->LaunchOnce(false, kAcceleratedLaunchSeconds);
+    if (launched) return appliance;
+    if (launched.error().code == EINTR || launched.error().code == EINVAL) return tl::make_unexpected(launched.error());
+    why = appliance->timed_out_ ? "the appliance does not come up with it" : launched.error().message;
+    appliance->Close();
+  }
+  if (!asked && appliance->options_.say) {
+    appliance->options_.say(
+        fmt::format("hardware acceleration is not usable ({}); using software emulation, which is slower", why));
+  }
+  TRY(appliance->LaunchOnce(true, kEmulatedLaunchSeconds));
+  return appliance;
+}
+
+Status Appliance::LaunchOnce(bool emulate, int timeout_s) {
+  handle_ = guestfs_create();
+  if (handle_ == nullptr) return FailErrno(errno, "cannot make a libguestfs handle");
+  guestfs_set_error_handler(handle_, nullptr, nullptr);
+  guestfs_set_event_callback(handle_, IgnoreEvent,
+                             GUESTFS_EVENT_APPLIANCE | GUESTFS_EVENT_LIBRARY | GUESTFS_EVENT_WARNING, 0, nullptr);
+  guestfs_set_autosync(handle_, 0);
+  guestfs_set_pgroup(handle_, 1);  // Ctrl-C is for us; we end the virtual machine
+  if (guestfs_set_backend(handle_, "direct") != 0) return Failed("cannot choose the direct backend");
+  if (emulate) {
+    char force[] = "force_tcg";
+    char* settings[] = {force, nullptr};
+    guestfs_set_backend_settings(handle_, settings);
+  }
+  if (guestfs_add_drive_opts(handle_, options_.path.c_str(), GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
+                             GUESTFS_ADD_DRIVE_OPTS_FORMAT, options_.format.c_str(), -1) != 0) {
+    Error error = std::move(Failed(fmt::format("it cannot be opened as a {} image", options_.format)).value());
+    if (error.code != EINTR) error.code = EINVAL;
+    return tl::make_unexpected(std::move(error));
+  }
+  timed_out_ = false;
+  launched_ = closing_ = false;
+  watchdog_ = std::thread([this, timeout_s, others = QemuChildren()] { Watch(timeout_s, others); });
+  if (guestfs_launch(handle_) != 0) {
+    return Failed("cannot start the libguestfs appliance (libguestfs-test-tool says more)");
+  }
+  std::lock_guard lock(mutex_);
+  launched_ = true;
+  return {};
+}
+
+void Appliance::Watch(int timeout_s, const std::vector<pid_t>& others) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(timeout_s);
+  std::unique_lock lock(mutex_);
+  while (!closing_) {
+    const bool late = !launched_ && std::chrono::steady_clock::now() > deadline;
+    if (late) timed_out_ = true;
+    if (late || interrupted()) {
+      for (const pid_t pid : QemuChildren()) {
+        if (std::find(others.begin(), others.end(), pid) == others.end()) kill(pid, SIGKILL);
+      }
+    }
+    changed_.wait_for(lock, std::chrono::milliseconds(100));
+  }
+}
+
+void Appliance::Close() {
+  if (watchdog_.joinable()) {
+    {
+      std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    changed_.notify_all();
+    watchdog_.join();
+  }
+  if (handle_ != nullptr) guestfs_close(handle_);
+  handle_ = nullptr;
+}
+
+Appliance::~Appliance() { Close(); }
+
+tl::unexpected<Error> Appliance::Failed(std::string_view what) const {
+  if (interrupted()) return Fail(EINTR, "interrupted; the library is as it was");
+  const char* const text = guestfs_last_error(handle_);
+  std::string words = text != nullptr ? text : "libguestfs gives no reason";
+  words = words.substr(0, std::min(words.find('\n'), kMaxErrorBytes));
+  return Fail(EIO, "{}: {}", what, words);
+}
+
+void Appliance::Cancel() { guestfs_user_cancel(handle_); }
+
+}  // namespace mirage

@@ -1,0 +1,382 @@
+#include "indexer/directory_source.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/limits.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace mirage {
+namespace {
+
+constexpr size_t kReadBytes = 1 << 20;
+constexpr size_t kOpenDepth = 64;  // directories deeper than this are reached anew from the deepest open one above
+
+class Descriptor {
+ public:
+  explicit Descriptor(int fd = -1) : fd_(fd) {}
+  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  Descriptor& operator=(Descriptor&& other) noexcept {
+    std::swap(fd_, other.fd_);
+    return *this;
+  }
+  ~Descriptor() {
+    if (fd_ >= 0) close(fd_);
+  }
+  int get() const { return fd_; }
+  explicit operator bool() const { return fd_ >= 0; }
+
+ private:
+  int fd_;
+};
+
+// O_NOATIME is for owners alone; the others read with the access times moving.
+Descriptor OpenAt(int directory, const char* name, int flags) {
+  flags |= O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  int fd = openat(directory, name, flags | O_NOATIME);
+  if (fd < 0 && errno == EPERM) fd = openat(directory, name, flags);
+  return Descriptor(fd);
+}
+
+Entry EntryFromStat(const struct stat& st) {
+  Entry entry;
+  entry.type = FileTypeFromMode(st.st_mode);
+  entry.mode = static_cast<uint16_t>(st.st_mode & 07777);
+  entry.uid = st.st_uid;
+  entry.gid = st.st_gid;
+  entry.mtime_sec = st.st_mtim.tv_sec;
+  entry.mtime_nsec = static_cast<uint32_t>(st.st_mtim.tv_nsec);
+  if (entry.type == FileType::kCharDevice || entry.type == FileType::kBlockDevice) {
+    entry.rdev_major = major(st.st_rdev);
+    entry.rdev_minor = minor(st.st_rdev);
+  }
+  return entry;
+}
+
+// Filesystems that hold no files, but a view of the running kernel.
+bool IsKernelFilesystem(int fd) {
+  struct statfs fs;
+  if (fstatfs(fd, &fs) != 0) return false;
+  switch (static_cast<unsigned long>(fs.f_type)) {
+    case PROC_SUPER_MAGIC:
+    case SYSFS_MAGIC:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case DEBUGFS_MAGIC:
+    case TRACEFS_MAGIC:
+    case SECURITYFS_MAGIC:
+    case DEVPTS_SUPER_MAGIC:
+    case BPF_FS_MAGIC:
+    case PSTOREFS_MAGIC:
+    case EFIVARFS_MAGIC:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+class DirectorySource::Walk {
+ public:
+  Walk(const DirectorySource& source, ImportSink& sink) : source_(source), sink_(sink) {}
+
+  Status Run() {
+    const int fd = open(source_.path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (fd < 0) return Failed(errno, "");
+    Frame root;
+    root.directory = Descriptor(fd);
+    struct stat skip;
+    if (!source_.skip_.empty() && stat(source_.skip_.c_str(), &skip) == 0) skip_ = {skip.st_dev, skip.st_ino};
+    struct stat st;
+    if (fstat(fd, &st) != 0) return Failed(errno, "");
+    if (Inode{st.st_dev, st.st_ino} == skip_) return Fail(EINVAL, "that is the library itself");
+    root.device = st.st_dev;
+    TRY(AddDirectory(root, st));
+    stack_.push_back(std::move(root));
+    while (!stack_.empty()) {
+      if (stack_.back().next == stack_.back().subdirectories.size()) {
+        stack_.pop_back();
+        continue;
+      }
+      const std::string name = stack_.back().subdirectories[stack_.back().next++];
+      TRY(Enter(name));
+    }
+    return {};
+  }
+
+ private:
+  using Inode = std::pair<dev_t, ino_t>;
+  struct Frame {
+    std::string path, name;  // from the top; the last component
+    Descriptor directory;    // closed below kOpenDepth once its files are read
+    dev_t device = 0;
+    std::vector<std::string> subdirectories;
+    size_t next = 0;
+  };
+
+  std::string HostPath(std::string_view path) const {
+    return path.empty() ? source_.path_ : fmt::format("{}/{}", source_.path_, path);
+  }
+  tl::unexpected<Error> Failed(int code, std::string_view path) const { return FailErrno(code, HostPath(path)); }
+  bool Interrupted() const { return source_.interrupted_ != nullptr && source_.interrupted_->load(); }
+  // What moved under our hands is no reason to give up: it is named.
+  void Warn(std::string_view path, std::string_view what) {
+    std::string sentence = fmt::format("{} {}", HostPath(path), what);
+    sink_.Say(sentence);
+    sink_.Omit(std::move(sentence));
+  }
+
+  // Opens `name` in the directory on top of the stack, by way of the deepest ancestor that is open.
+  Result<Descriptor> OpenDirectory(const std::string& name, const std::string& path) const {
+    size_t depth = stack_.size() - 1;
+    while (!stack_[depth].directory) --depth;
+    int at = stack_[depth].directory.get();
+    Descriptor step;
+    for (size_t i = depth + 1; i <= stack_.size(); ++i) {
+      const std::string& component = i < stack_.size() ? stack_[i].name : name;
+      Descriptor next = OpenAt(at, component.c_str(), O_DIRECTORY);
+      if (!next) return Failed(errno, path);
+      step = std::move(next);
+      at = step.get();
+    }
+    return step;
+  }
+
+  Status Enter(const std::string& name) {
+    Frame frame;
+    const Frame& parent = stack_.back();
+    frame.path = parent.path.empty() ? name : parent.path + "/" + name;
+    frame.name = name;
+    auto directory = OpenDirectory(name, frame.path);
+    if (!directory) {
+      const int code = directory.error().code;
+      if (code == ENOENT || code == ENOTDIR || code == ELOOP) {
+        Warn(frame.path, "went away while it was being read");
+        return {};
+      }
+      return tl::make_unexpected(directory.error());
+    }
+    frame.directory = std::move(*directory);
+    struct stat st;
+    if (fstat(frame.directory.get(), &st) != 0) return Failed(errno, frame.path);
+    if (Inode{st.st_dev, st.st_ino} == skip_) {
+      Warn(frame.path, "is the library itself and was left out");
+      return {};
+    }
+    frame.device = st.st_dev;
+    if (st.st_dev != parent.device && IsKernelFilesystem(frame.directory.get())) {
+      Warn(frame.path, "is a filesystem of the kernel and was left empty");
+      return AddEntry(frame.path, EntryFromStat(st), {}, "");
+    }
+    TRY(AddDirectory(frame, st));
+    if (stack_.size() >= kOpenDepth) frame.directory = Descriptor();
+    stack_.push_back(std::move(frame));
+    return {};
+  }
+
+  // The directory itself and all in it but its subdirectories, whose names are left in the frame. Files first, each kind sorted:
+  // neighbours in a directory become neighbours in the packs.
+  Status AddDirectory(Frame& frame, const struct stat& st) {
+    const int fd = frame.directory.get();
+    ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, frame.path));
+    TRY(AddEntry(frame.path, EntryFromStat(st), xattrs, ""));
+    ASSIGN_OR_RETURN(const auto names, List(fd, frame.path));
+    for (const std::string& name : names) {
+      if (Interrupted()) return Fail(EINTR, "interrupted");
+      std::string path = frame.path.empty() ? name : frame.path + "/" + name;
+      if (sink_.Excluded(path)) continue;
+      struct stat child;
+      if (fstatat(fd, name.c_str(), &child, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno != ENOENT) return Failed(errno, path);
+        Warn(path, "went away while it was being read");
+      } else if (S_ISDIR(child.st_mode)) {
+        frame.subdirectories.push_back(name);
+      } else {
+        TRY(AddChild(fd, name, std::move(path), child));
+      }
+    }
+    return {};
+  }
+
+  Result<std::vector<std::string>> List(int fd, const std::string& path) {
+    const int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);  // a position of its own, closed by closedir
+    DIR* stream = copy < 0 ? nullptr : fdopendir(copy);
+    if (stream == nullptr) {
+      const int code = errno;
+      if (copy >= 0) close(copy);
+      return Failed(code, path);
+    }
+    const std::unique_ptr<DIR, int (*)(DIR*)> closer(stream, closedir);
+    std::vector<std::string> names;
+    errno = 0;
+    while (const dirent* entry = readdir(stream)) {
+      const std::string_view name = entry->d_name;
+      if (name != "." && name != "..") names.emplace_back(name);
+      errno = 0;
+    }
+    if (errno != 0) return Failed(errno, path);
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  Status AddChild(int fd, const std::string& name, std::string path, struct stat st) {
+    if (st.st_nlink > 1) {
+      const auto first = firsts_.find({st.st_dev, st.st_ino});
+      if (first != firsts_.end()) return sink_.AddLink(std::move(path), first->second);
+    }
+    if (S_ISREG(st.st_mode)) {
+      const Descriptor file = OpenAt(fd, name.c_str(), 0);
+      if (!file && (errno == ENOENT || errno == ELOOP)) {
+        Warn(path, "went away while it was being read");
+        return {};
+      }
+      if (!file) return Failed(errno, path);
+      if (fstat(file.get(), &st) != 0) return Failed(errno, path);
+      if (!S_ISREG(st.st_mode)) {
+        Warn(path, "was replaced while it was being read, and was left out");
+        return {};
+      }
+      if (st.st_nlink > 1) firsts_.emplace(Inode{st.st_dev, st.st_ino}, path);
+      return AddRegular(file.get(), path, st);
+    }
+    std::string target;
+    if (S_ISLNK(st.st_mode)) {
+      target.resize(PATH_MAX);
+      const ssize_t length = readlinkat(fd, name.c_str(), target.data(), target.size());
+      if (length < 0) return Failed(errno, path);
+      target.resize(static_cast<size_t>(length));
+    }
+    ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, path, name));
+    if (st.st_nlink > 1) firsts_.emplace(Inode{st.st_dev, st.st_ino}, path);
+    return AddEntry(path, EntryFromStat(st), xattrs, std::move(target));
+  }
+
+  Status AddEntry(const std::string& path, Entry entry, const XattrSet& xattrs, std::string target) {
+    return sink_.Add(path, std::move(entry), xattrs, std::move(target));
+  }
+
+  Status AddRegular(int fd, const std::string& path, const struct stat& st) {
+    ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, path));
+    const auto size = static_cast<uint64_t>(st.st_size);
+    uint64_t got = 0;
+    if (size <= kWholeFileBytes) {
+      std::string bytes(static_cast<size_t>(size), '\0');
+      while (got < size) {
+        const ssize_t n = pread(fd, bytes.data() + got, static_cast<size_t>(size - got), static_cast<off_t>(got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return Failed(errno, path);
+        if (n == 0) break;
+        got += static_cast<uint64_t>(n);
+      }
+      bytes.resize(static_cast<size_t>(got));
+      TRY(sink_.AddFile(path, EntryFromStat(st), xattrs, std::move(bytes)));
+    } else {
+      TRY(sink_.BeginFile(path, EntryFromStat(st), xattrs));
+      TRY(ReadLarge(fd, path, size, got));
+      TRY(sink_.EndFile());
+    }
+    struct stat after;
+    if (fstat(fd, &after) != 0) return Failed(errno, path);
+    if (got != size || after.st_size != st.st_size || after.st_mtim.tv_sec != st.st_mtim.tv_sec ||
+        after.st_mtim.tv_nsec != st.st_mtim.tv_nsec) {
+      Warn(path, "changed while it was being read");
+    }
+    return {};
+  }
+
+  // No more than the size it had when it was opened: a log that grows has an end.
+  Status ReadLarge(int fd, const std::string& path, uint64_t size, uint64_t& got) {
+    std::string buffer;
+    while (got < size) {
+      // From a hole to the next data; filesystems that know no holes say that all is data.
+      const off_t data = lseek(fd, static_cast<off_t>(got), SEEK_DATA);
+      uint64_t data_start = data >= 0 ? static_cast<uint64_t>(data) : errno == ENXIO ? size : got;
+      data_start = std::min(data_start, size);
+      if (data_start > got) {
+        struct stat now;
+        if (fstat(fd, &now) != 0) return Failed(errno, path);
+        data_start = std::min(data_start, std::max(got, static_cast<uint64_t>(now.st_size)));  // it may have shrunk
+        if (data_start == got) return {};
+        TRY(sink_.AppendHole(data_start - got));
+        got = data_start;
+        continue;
+      }
+      const off_t hole = lseek(fd, static_cast<off_t>(got), SEEK_HOLE);
+      const uint64_t data_end = std::min(size, hole > static_cast<off_t>(got) ? static_cast<uint64_t>(hole) : size);
+      while (got < data_end) {
+        if (Interrupted()) return Fail(EINTR, "interrupted");
+        buffer.resize(static_cast<size_t>(std::min<uint64_t>(kReadBytes, data_end - got)));
+        const ssize_t n = pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return Failed(errno, path);
+        if (n == 0) return {};
+        TRY(sink_.AppendFile(std::string_view(buffer).substr(0, static_cast<size_t>(n))));
+        got += static_cast<uint64_t>(n);
+      }
+    }
+    return {};
+  }
+
+  // Of `fd` itself, or of `name` in it. There is no lgetxattrat(2): the way through /proc/self/fd follows no final link.
+  Result<XattrSet> ReadXattrs(int fd, const std::string& path, const std::string& name = {}) const {
+    const std::string place = name.empty() ? std::string() : fmt::format("/proc/self/fd/{}/{}", fd, name);
+    const auto list = [&](char* out, size_t size) {
+      return name.empty() ? flistxattr(fd, out, size) : llistxattr(place.c_str(), out, size);
+    };
+    const auto get = [&](const char* attribute, char* out, size_t size) {
+      return name.empty() ? fgetxattr(fd, attribute, out, size) : lgetxattr(place.c_str(), attribute, out, size);
+    };
+    std::string names(4096, '\0');
+    ssize_t length = list(names.data(), names.size());
+    if (length < 0 && errno == ERANGE) {
+      names.resize(XATTR_LIST_MAX);
+      length = list(names.data(), names.size());
+    }
+    if (length < 0 && errno == ENOTSUP) return XattrSet{};
+    if (length < 0) return Failed(errno, path);
+    names.resize(static_cast<size_t>(length));
+
+    XattrSet xattrs;
+    std::string value;
+    for (size_t start = 0; start < names.size();) {
+      const char* const attribute = names.c_str() + start;
+      const std::string_view attribute_name(attribute);
+      start += attribute_name.size() + 1;
+      value.resize(4096);
+      ssize_t size = get(attribute, value.data(), value.size());
+      if (size < 0 && errno == ERANGE) {
+        value.resize(XATTR_SIZE_MAX);
+        size = get(attribute, value.data(), value.size());
+      }
+      if (size < 0 && errno == ENODATA) continue;  // removed since it was listed
+      if (size < 0) return FailErrno(errno, fmt::format("{}: attribute {}", HostPath(path), attribute_name));
+      xattrs.emplace(attribute_name, value.substr(0, static_cast<size_t>(size)));
+    }
+    return xattrs;
+  }
+
+  const DirectorySource& source_;
+  ImportSink& sink_;
+  Inode skip_{0, 0};
+  std::vector<Frame> stack_;
+  std::map<Inode, std::string> firsts_;  // of inodes with several names: the one that came first
+};
+
+Result<SourceDescription> DirectorySource::Read(ImportSink& sink) {
+  TRY(Walk(*this, sink).Run());
+  return SourceDescription{};
+}
+
+}  // namespace mirage

@@ -1,0 +1,197 @@
+#include "indexer/disk_format.h"
+
+#include <endian.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+namespace mirage {
+namespace {
+
+constexpr uint64_t kSectorBytes = 512;
+constexpr uint64_t kMaxL1Entries = 1 << 22;  // 2 PiB at the usual cluster size
+
+class ImageFile {
+ public:
+  static Result<ImageFile> Open(const std::string& path) {
+    ImageFile file;
+    file.fd_ = std::shared_ptr<int>(new int(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)), [](int* fd) {
+      if (*fd >= 0) close(*fd);
+      delete fd;
+    });
+    if (*file.fd_ < 0) return FailErrno(errno, path);
+    struct stat st;
+    if (fstat(*file.fd_, &st) != 0) return FailErrno(errno, path);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+      return Fail(EINVAL, "it is neither a directory nor a disk image");
+    }
+    const off_t end = lseek(*file.fd_, 0, SEEK_END);
+    if (end < 0) return FailErrno(errno, path);
+    file.size_ = static_cast<uint64_t>(end);
+    return file;
+  }
+  uint64_t size() const { return size_; }
+  // Short at the end of the file.
+  std::string Read(uint64_t offset, size_t length) const {
+    std::string bytes(length, '\0');
+    const ssize_t n = pread(*fd_, bytes.data(), length, static_cast<off_t>(offset));
+    bytes.resize(n < 0 ? 0 : static_cast<size_t>(n));
+    return bytes;
+  }
+
+ private:
+  std::shared_ptr<int> fd_;
+  uint64_t size_ = 0;
+};
+
+template <typename T>
+T Load(std::string_view bytes, size_t offset) {
+  T value{};
+  if (offset + sizeof value <= bytes.size()) std::memcpy(&value, bytes.data() + offset, sizeof value);
+  return value;
+}
+uint32_t Big32(std::string_view bytes, size_t offset) { return be32toh(Load<uint32_t>(bytes, offset)); }
+uint64_t Big64(std::string_view bytes, size_t offset) { return be64toh(Load<uint64_t>(bytes, offset)); }
+uint32_t Little32(std::string_view bytes, size_t offset) { return le32toh(Load<uint32_t>(bytes, offset)); }
+uint64_t Little64(std::string_view bytes, size_t offset) { return le64toh(Load<uint64_t>(bytes, offset)); }
+
+tl::unexpected<Error> Truncated(uint64_t needed, uint64_t size) {
+  return Fail(EINVAL, "the image is truncated: it speaks of {} bytes and has {}; copy it again", needed, size);
+}
+tl::unexpected<Error> Encrypted(std::string_view how) {
+  return Fail(EINVAL, "the disk is encrypted ({}); --key is not supported yet", how);
+}
+
+// Offsets and features as in QEMU's docs/interop/qcow2.txt.
+Status CheckQcow2(const ImageFile& file, bool trusted) {
+  const std::string header = file.Read(0, 112);
+  if (header.size() < 72) return Truncated(72, file.size());
+  const uint32_t version = Big32(header, 4);
+  if (version < 2 || version > 3) return Fail(EINVAL, "a qcow2 image of version {}; convert it with qemu-img", version);
+  const uint64_t incompatible = version >= 3 ? Big64(header, 72) : 0;
+  if (!trusted && Big64(header, 8) != 0) {
+    return Fail(EINVAL, "the qcow2 image has a backing file; if you trust it, say --format qcow2");
+  }
+  if (!trusted && (incompatible & 4) != 0) {
+    return Fail(EINVAL, "the qcow2 image has an external data file; if you trust it, say --format qcow2");
+  }
+  if (Big32(header, 32) != 0) return Encrypted("qcow2");
+
+  const uint32_t cluster_bits = Big32(header, 20);
+  if (cluster_bits < 9 || cluster_bits > 21) return Fail(EINVAL, "the qcow2 header is damaged");
+  const uint64_t cluster = uint64_t{1} << cluster_bits;
+  const uint64_t l1_entries = Big32(header, 36), l1_offset = Big64(header, 40);
+  if (l1_entries > kMaxL1Entries || l1_offset % cluster != 0) return Fail(EINVAL, "the qcow2 header is damaged");
+  // The furthest byte the tables speak of. The last cluster need not be whole; external data lies elsewhere.
+  constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;
+  uint64_t needed = l1_offset + l1_entries * 8;
+  if (needed > file.size()) return Truncated(needed, file.size());
+  const size_t entry_bytes = (incompatible & 16) != 0 ? 16 : 8;
+  const std::string l1 = file.Read(l1_offset, static_cast<size_t>(l1_entries * 8));
+  for (size_t i = 0; i < l1_entries; ++i) {
+    const uint64_t l2_offset = Big64(l1, i * 8) & kOffsetMask;
+    if (l2_offset == 0) continue;
+    if (l2_offset + cluster > file.size()) return Truncated(l2_offset + cluster, file.size());
+    if ((incompatible & 4) != 0) continue;
+    const std::string l2 = file.Read(l2_offset, static_cast<size_t>(cluster));
+    for (size_t j = 0; j + entry_bytes <= l2.size(); j += entry_bytes) {
+      const uint64_t entry = Big64(l2, j);
+      const bool compressed = (entry >> 62 & 1) != 0;
+      if (!compressed && (entry & kOffsetMask) != 0) needed = std::max(needed, (entry & kOffsetMask) + 1);
+    }
+  }
+  if (needed > file.size()) return Truncated(needed, file.size());
+  return {};
+}
+
+// A sparse vmdk with its description inside; a description alone only names other files.
+Status CheckVmdk(const ImageFile& file, std::string_view head) {
+  const uint64_t offset = Little64(head, 28) * kSectorBytes, size = Little64(head, 36) * kSectorBytes;
+  const std::string description = file.Read(offset, static_cast<size_t>(std::min<uint64_t>(size, 64 << 10)));
+  if (description.find("parentFileNameHint") != std::string::npos) {
+    return Fail(EINVAL, "the vmdk image has a parent image; make one of them with qemu-img convert -O qcow2");
+  }
+  if (description.find("createType=\"monolithicSparse\"") == std::string::npos &&
+      description.find("createType=\"streamOptimized\"") == std::string::npos) {
+    return Fail(EINVAL, "the vmdk image consists of several files; convert it with qemu-img convert -O qcow2");
+  }
+  return {};
+}
+
+// A partition table that reaches behind the end of the file.
+Status CheckRaw(const ImageFile& file, std::string_view head) {
+  if (head.starts_with(std::string_view("LUKS\xba\xbe", 6))) return Encrypted("LUKS");
+  if (head.substr(0, std::min<size_t>(head.size(), 16)).find("-FVE-FS-") != std::string_view::npos) {
+    return Encrypted("BitLocker");
+  }
+  if (head.size() < kSectorBytes || head.substr(510, 2) != "\x55\xaa") return {};
+  // A boot sector of FAT or NTFS has the same signature, and code where the table would be.
+  if (head.substr(0x36, 3) == "FAT" || head.substr(0x52, 3) == "FAT" || head.substr(3, 4) == "NTFS") return {};
+  uint64_t end = 0;
+  bool gpt = false;
+  for (size_t i = 0; i < 4; ++i) {
+    const std::string_view entry = head.substr(446 + i * 16, 16);
+    const auto status = static_cast<uint8_t>(entry[0]), type = static_cast<uint8_t>(entry[4]);
+    if ((status & 0x7f) != 0) return {};  // no table after all
+    if (type == 0xee) gpt = true;
+    if (type != 0 && type != 0xee) {
+      end = std::max(end, (uint64_t{Little32(entry, 8)} + Little32(entry, 12)) * kSectorBytes);
+    }
+  }
+  if (gpt && head.size() >= 2 * kSectorBytes && head.substr(kSectorBytes, 8) == "EFI PART") {
+    const uint64_t last_usable = Little64(head, kSectorBytes + 48);
+    if (last_usable < (uint64_t{1} << 54)) end = (last_usable + 1) * kSectorBytes;
+  }
+  if (end > file.size()) return Truncated(end, file.size());
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> DetectDiskFormat(const std::string& path, const std::string& requested) {
+  if (!requested.empty() && requested != "raw" && requested != "qcow2") {
+    return Fail(EINVAL, "format {} is not known; use raw, qcow2 or directory", requested);
+  }
+  ASSIGN_OR_RETURN(const ImageFile file, ImageFile::Open(path));
+  if (file.size() == 0) return Fail(EINVAL, "the file is empty; it is no disk image");
+  const std::string head = file.Read(0, 4096);
+  if (head.empty()) return Fail(EIO, "{}: it cannot be read", path);
+  const auto starts = [&](std::string_view magic) { return head.starts_with(magic); };
+
+  if (requested == "raw") {
+    TRY(CheckRaw(file, head));
+    return "raw";
+  }
+  if (starts("QFI\xfb")) {
+    TRY(CheckQcow2(file, requested == "qcow2"));
+    return "qcow2";
+  }
+  if (requested == "qcow2") return Fail(EINVAL, "it is no qcow2 image; leave --format away to have the kind detected");
+  if (starts("KDMV")) {
+    TRY(CheckVmdk(file, head));
+    return "vmdk";
+  }
+  if (starts("COWD") || starts("# Disk DescriptorFile")) {
+    return Fail(EINVAL, "a vmdk description names other files; convert it with qemu-img convert -O qcow2");
+  }
+  if (Little32(head, 0x40) == 0xbeda107f) {
+    if (Little32(head, 0x4c) > 2) return Fail(EINVAL, "the vdi image is a difference to another; merge it first");
+    return "vdi";
+  }
+  if (starts("vhdxfile")) return "vhdx";
+  const std::string tail = file.size() >= kSectorBytes ? file.Read(file.size() - kSectorBytes, kSectorBytes) : "";
+  if (starts("conectix") || tail.starts_with("conectix")) {
+    if (be32toh(Load<uint32_t>(tail, 60)) == 4) return Fail(EINVAL, "the vhd image is a difference to another; merge it first");
+    return "vpc";
+  }
+  TRY(CheckRaw(file, head));
+  return "raw";
+}
+
+}  // namespace mirage

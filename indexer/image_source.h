@@ -1,0 +1,67 @@
+// Where a version's files come from. A source pushes what it finds into a sink, in the order that suits it: ids never
+// depend on the order of arrival. It knows nothing of trees, packs and refs.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/object.h"
+#include "store/result.h"
+
+namespace mirage {
+
+// What one import takes in. Not thread-safe: a source calls it from one thread at a time. After an error the source stops and
+// returns that error. Paths have no leading slash; "" is the root directory.
+class ImportSink {
+ public:
+  virtual ~ImportSink() = default;
+
+  // Whether the path, or a directory above it, is left out on the user's wish. A source asks in order to save work; what it
+  // gives nevertheless is dropped.
+  virtual bool Excluded(std::string_view path) const = 0;
+
+  // Anything but a regular file. In `entry` id, xattrs, size and target are left empty; a symlink's target comes in
+  // `target`, whatever its length. A path that comes twice counts once: the last one holds.
+  virtual Status Add(std::string path, Entry entry, const XattrSet& xattrs, std::string target) = 0;
+  // A regular file and its bytes: whole, or in pieces between BeginFile and EndFile with no other call but AppendFile and
+  // AppendHole. Its size is the number of bytes given.
+  virtual Status AddFile(std::string path, Entry entry, const XattrSet& xattrs, std::string bytes) = 0;
+  virtual Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) = 0;
+  virtual Status AppendFile(std::string_view bytes) = 0;
+  virtual Status AppendHole(uint64_t length) = 0;
+  virtual Status EndFile() = 0;
+  // Another name of what was added before under `first`: the same entry, and one hard-link group with it.
+  virtual Status AddLink(std::string path, std::string first) = 0;
+
+  // What is to be expected in all, for the progress bar; 0: unknown.
+  virtual void Expect(uint64_t bytes) = 0;
+  // What the source is doing before the first entry comes: "starting the appliance".
+  virtual void Stage(std::string_view what) = 0;
+  // A sentence for the manifest: what the source had and the version has not.
+  virtual void Omit(std::string sentence) = 0;
+  // A line for the user.
+  virtual void Say(std::string_view line) = 0;
+};
+
+// What a source knows about the whole. Filled in by Read.
+struct SourceDescription {
+  std::vector<Disk> disks;
+  std::vector<Mount> mounts;   // sorted by path
+  std::string inspection;      // canonical JSON; empty: none
+  double appliance_seconds = 0;
+};
+
+class ImageSource {
+ public:
+  virtual ~ImageSource() = default;
+  // Pushes everything, each entry's parent directory included. May be called once. EINTR when interrupted.
+  virtual Result<SourceDescription> Read(ImportSink& sink) = 0;
+};
+
+// Files of at most this size are handed over whole, and cost one copy; larger ones are streamed.
+constexpr uint64_t kWholeFileBytes = 1 << 20;
+
+}  // namespace mirage

@@ -1,0 +1,366 @@
+#include "indexer/importer.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+
+#include "indexer/directory_source.h"
+#include "indexer/disk_format.h"
+#include "indexer/entry_spool.h"
+#include "indexer/exclusion.h"
+#include "indexer/guestfs_source.h"
+#include "indexer/progress.h"
+#include "store/revision.h"
+#include "store/tree_writer.h"
+
+namespace mirage {
+namespace {
+
+constexpr size_t kMaxOmissions = 100;        // the manifest is small; the rest is counted
+constexpr size_t kMaxOmissionBytes = 300;
+constexpr size_t kMaxXattrCache = 10'000;    // different sets; a system with SELinux has some hundreds
+constexpr std::string_view kOwnXattrs = "user.mirage.";
+
+// Takes a source's entries into a transaction: contents to its ContentWriter, entries to the spool as their content's id
+// becomes known, and at the end everything in canonical order to a TreeWriter.
+class Importer final : public ImportSink {
+ public:
+  Importer(Library& library, Transaction& transaction, const Exclusion& exclusion, Progress& progress,
+           const std::atomic<bool>* interrupted)
+      : transaction_(transaction),
+        exclusion_(exclusion),
+        progress_(progress),
+        interrupted_(interrupted),
+        spool_(library.env(), transaction.directory()) {}
+
+  bool Excluded(std::string_view path) const override { return exclusion_.Matches(path); }
+
+  Status Add(std::string path, Entry entry, const XattrSet& xattrs, std::string target) override {
+    TRY(Begin(entry, xattrs));
+    const uint64_t ticket = spool_.Ticket();
+    if (entry.type == FileType::kSymlink) {
+      if (target.empty() || target.size() > kMaxSymlinkBytes) {
+        return Fail(EINVAL, "/{}: a symbolic link of {} bytes", path, target.size());
+      }
+      entry.size = target.size();
+      if (target.size() > kInlineSymlinkBytes) {
+        return transaction_.contents().Put(std::move(target), Done(ticket, std::move(path), std::move(entry)));
+      }
+      entry.target = std::move(target);
+    }
+    return spool_.Add(ticket, path, entry);
+  }
+
+  Status AddFile(std::string path, Entry entry, const XattrSet& xattrs, std::string bytes) override {
+    TRY(Begin(entry, xattrs));
+    progress_.Count(0, bytes.size());
+    return transaction_.contents().Put(std::move(bytes), Done(spool_.Ticket(), std::move(path), std::move(entry)));
+  }
+
+  Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) override {
+    TRY(Begin(entry, xattrs));
+    return transaction_.contents().Begin(Done(spool_.Ticket(), std::move(path), std::move(entry)));
+  }
+  Status AppendFile(std::string_view bytes) override {
+    TRY(CheckInterrupted());
+    progress_.Count(0, bytes.size());
+    return transaction_.contents().Append(bytes);
+  }
+  Status AppendHole(uint64_t length) override {
+    progress_.Count(0, length);
+    return transaction_.contents().AppendZeros(length);
+  }
+  Status EndFile() override { return transaction_.contents().End(); }
+
+  Status AddLink(std::string path, std::string first) override {
+    TRY(CheckInterrupted());
+    progress_.Count(1, 0);
+    if (!Excluded(path)) links_[std::move(first)].push_back(std::move(path));
+    return {};
+  }
+
+  void Expect(uint64_t bytes) override { progress_.Expect(bytes); }
+  void Stage(std::string_view what) override { progress_.Stage(what); }
+  void Say(std::string_view line) override { progress_.Print(line); }
+  void Omit(std::string sentence) override {
+    if (sentence.size() > kMaxOmissionBytes) sentence = sentence.substr(0, kMaxOmissionBytes) + "...";
+    if (omissions_.size() < kMaxOmissions) {
+      omissions_.push_back(std::move(sentence));
+    } else {
+      ++more_omissions_;
+    }
+  }
+
+  struct Tree {
+    Entry root;
+    ObjectId links;
+    uint64_t files = 0, bytes = 0;
+  };
+  Result<Tree> Finish() {
+    progress_.Stage("writing the tree");
+    TRY(transaction_.contents().Flush());  // every Done has been called
+    TRY(FirstError());
+    TRY(ResolveLinks());
+
+    TreeWriter tree(transaction_);
+    std::string below;  // an excluded directory, with its slash
+    const EntrySpool::Visit add = [&](const std::string& path, Entry entry) -> Status {
+      TRY(CheckInterrupted());
+      if (!below.empty() && path.starts_with(below)) return {};
+      if (Excluded(path)) {
+        if (entry.is_directory()) below = path + "/";
+        return {};
+      }
+      return tree.Add(path, std::move(entry));
+    };
+    TRY(spool_.ForEach(add));
+    Tree result;
+    ASSIGN_OR_RETURN(result.root, tree.Finish());
+    result.files = tree.file_count();
+    result.bytes = tree.total_bytes();
+
+    std::vector<std::vector<std::string>> groups;
+    for (auto& [first, others] : links_) {
+      std::vector<std::string> group = std::move(others);
+      if (!Excluded(first)) group.push_back(first);
+      std::sort(group.begin(), group.end());
+      group.erase(std::unique(group.begin(), group.end()), group.end());
+      if (group.size() >= 2) groups.push_back(std::move(group));
+    }
+    ASSIGN_OR_RETURN(result.links, WriteLinks(transaction_, std::move(groups)));
+    return result;
+  }
+
+  std::vector<std::string> TakeOmissions() {
+    if (more_omissions_ > 0) omissions_.push_back(fmt::format("and {} more of the kind", more_omissions_));
+    return std::move(omissions_);
+  }
+
+ private:
+  Status CheckInterrupted() const {
+    if (interrupted_ != nullptr && interrupted_->load()) return Fail(EINTR, "interrupted; the library is as it was");
+    return {};
+  }
+
+  // What all kinds of entries have in common.
+  Status Begin(Entry& entry, const XattrSet& xattrs) {
+    TRY(CheckInterrupted());
+    TRY(FirstError());
+    progress_.Count(1, 0);
+    XattrSet kept;
+    for (const auto& [name, value] : xattrs) {
+      if (!name.starts_with(kOwnXattrs)) kept.emplace(name, value);
+    }
+    if (kept.empty()) return {};
+    ASSIGN_OR_RETURN(std::string encoding, EncodeXattrs(kept));
+    const auto known = xattr_ids_.find(encoding);
+    if (known != xattr_ids_.end()) {
+      entry.xattrs = known->second;
+      return {};
+    }
+    ASSIGN_OR_RETURN(entry.xattrs, transaction_.WriteObject(ObjectKind::kXattrs, encoding));
+    if (xattr_ids_.size() >= kMaxXattrCache) xattr_ids_.clear();
+    xattr_ids_.emplace(std::move(encoding), entry.xattrs);
+    return {};
+  }
+
+  // Runs on the ContentWriter's thread.
+  ContentWriter::Done Done(uint64_t ticket, std::string path, Entry entry) {
+    return [this, ticket, path = std::move(path), entry = std::move(entry)](const ObjectId& content,
+                                                                            uint64_t size) mutable {
+      entry.id = content;
+      entry.size = size;
+      if (auto status = spool_.Add(ticket, path, entry); !status) {
+        std::lock_guard lock(mutex_);
+        if (!error_) error_ = std::move(status).error();
+      }
+    };
+  }
+  Status FirstError() {
+    std::lock_guard lock(mutex_);
+    if (error_) return tl::make_unexpected(*error_);
+    return {};
+  }
+
+  // A link may come before its first name in canonical order: one pass finds the entries, which are then added under all names.
+  Status ResolveLinks() {
+    if (links_.empty()) return {};
+    std::unordered_map<std::string, Entry> found;
+    TRY(spool_.ForEach([&](const std::string& path, Entry entry) -> Status {
+      if (links_.contains(path)) found.emplace(path, std::move(entry));
+      return {};
+    }));
+    for (const auto& [first, others] : links_) {
+      const auto entry = found.find(first);
+      if (entry == found.end()) return Fail(EIO, "/{}: a hard link to /{}, which was not read", others.front(), first);
+      for (const std::string& other : others) TRY(spool_.Add(spool_.Ticket(), other, entry->second));
+    }
+    return {};
+  }
+
+  Transaction& transaction_;
+  const Exclusion& exclusion_;
+  Progress& progress_;
+  const std::atomic<bool>* const interrupted_;
+  EntrySpool spool_;
+  std::map<std::string, std::vector<std::string>> links_;  // first name -> the others
+  std::unordered_map<std::string, ObjectId> xattr_ids_;    // by encoding
+  std::vector<std::string> omissions_;
+  uint64_t more_omissions_ = 0;
+  std::mutex mutex_;
+  std::optional<Error> error_;  // guarded by mutex_
+};
+
+struct Place {
+  std::optional<ObjectId> head;  // of the branch, if there is one
+  std::vector<ObjectId> parents;
+};
+
+// Everything that can be refused before anything is read.
+Result<Place> CheckPlace(const Snapshot& snapshot, const ImportOptions& options) {
+  TRY(CheckBranchName(options.branch));
+  if (!options.tag.empty()) {
+    TRY(CheckTagName(options.tag));
+    ASSIGN_OR_RETURN(const auto taken, snapshot.Tag(options.branch, options.tag));
+    if (taken) return Fail(EEXIST, "{}/{}: the tag is taken; choose another", options.branch, options.tag);
+  }
+  if (options.message.size() > kMaxMessageBytes) {
+    return Fail(E2BIG, "a message of {} bytes; the limit is {}", options.message.size(), kMaxMessageBytes);
+  }
+  Place place;
+  ASSIGN_OR_RETURN(const auto branch, snapshot.Branch(options.branch));
+  if (branch) place.head = branch->manifest;
+  if (place.head) place.parents = {*place.head};
+  if (!options.parent.empty()) {
+    ASSIGN_OR_RETURN(const Version parent, ResolveVersion(snapshot, options.parent));
+    if (place.head && parent.id != *place.head) {
+      return Fail(EINVAL, "branch {} has a head of its own, which is not {}; --parent is for a new branch", options.branch,
+                  options.parent);
+    }
+    place.parents = {parent.id};
+  }
+  return place;
+}
+
+Result<std::unique_ptr<ImageSource>> OpenSource(const Library& library, const ImportOptions& options,
+                                                const Exclusion& exclusion, const std::string& scratch) {
+  struct stat st;
+  if (stat(options.source.c_str(), &st) != 0) return FailErrno(errno, options.source);
+  const bool directory = S_ISDIR(st.st_mode);
+  if (options.format == "directory" && !directory) return FailErrno(ENOTDIR, options.source);
+  if (directory) {
+    if (!options.format.empty() && options.format != "directory") {
+      return Fail(EISDIR, "it is a directory, not a disk image of format {}", options.format);
+    }
+    return std::make_unique<DirectorySource>(options.source, library.path(), options.interrupted);
+  }
+  ASSIGN_OR_RETURN(std::string format, DetectDiskFormat(options.source, options.format));
+  GuestfsSource::Options guest;
+  guest.path = options.source;
+  guest.format = std::move(format);
+  guest.scratch = scratch;
+  guest.exclude = exclusion.patterns();
+  guest.interrupted = options.interrupted;
+  return std::make_unique<GuestfsSource>(std::move(guest));
+}
+
+Result<ImportReport> Run(Library& library, const ImportOptions& options) {
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<std::string> patterns = library.policy().exclude;
+  patterns.insert(patterns.end(), options.exclude.begin(), options.exclude.end());
+  ASSIGN_OR_RETURN(const Exclusion exclusion, Exclusion::Compile(std::move(patterns)));
+
+  ASSIGN_OR_RETURN(auto transaction, library.Begin(fmt::format("import of {}", options.branch)));
+  ASSIGN_OR_RETURN(const Place place, CheckPlace(transaction->base(), options));
+  ASSIGN_OR_RETURN(auto source, OpenSource(library, options, exclusion, transaction->directory()));
+
+  Progress progress(options.progress_bar, options.say);
+  ImportReport report;
+  Manifest manifest;
+  {
+    Importer importer(library, *transaction, exclusion, progress, options.interrupted);
+    auto described = source->Read(importer);
+    if (!described) {
+      // The writer's thread holds references to the importer until it is done or gone.
+      transaction.reset();
+      return tl::make_unexpected(std::move(described).error());
+    }
+    auto finished = importer.Finish();
+    if (!finished) {
+      transaction.reset();
+      return tl::make_unexpected(std::move(finished).error());
+    }
+    for (const std::string& pattern : exclusion.patterns()) importer.Omit("left out on request: " + pattern);
+    const Importer::Tree& tree = *finished;
+    manifest.root = tree.root;
+    manifest.links = tree.links;
+    manifest.file_count = report.files = tree.files;
+    manifest.total_bytes = report.bytes = tree.bytes;
+    manifest.omissions = report.omissions = importer.TakeOmissions();
+    manifest.disks = report.disks = described->disks;
+    manifest.mounts = described->mounts;
+    report.tree = tree.root.id;
+    report.appliance_seconds = described->appliance_seconds;
+    if (!described->inspection.empty()) {
+      ASSIGN_OR_RETURN(manifest.inspection, transaction->WriteObject(ObjectKind::kInspection, described->inspection));
+    }
+  }
+  const auto finish = [&]() -> ImportReport {
+    report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return std::move(report);
+  };
+
+  if (place.head && !options.allow_empty) {
+    ASSIGN_OR_RETURN(const Manifest parent, ReadManifest(*transaction, *place.head));
+    if (parent.root == manifest.root && parent.links == manifest.links) {
+      report.version.manifest = *place.head;
+      report.version.branch = options.branch;
+      ASSIGN_OR_RETURN(report.version.tag, transaction->base().LatestTag(options.branch));
+      return finish();
+    }
+  }
+
+  manifest.branch = options.branch;
+  manifest.message = options.message;
+  manifest.parents = place.parents;
+  std::error_code ignored;
+  const auto absolute = std::filesystem::canonical(options.source, ignored);
+  manifest.source = absolute.empty() ? options.source : absolute.string();
+  NewVersion version;
+  version.manifest = std::move(manifest);
+  version.expected_head = place.head;
+  version.tag = options.tag;
+  report.new_bytes = transaction->staged_bytes();
+  auto published = transaction->Publish(std::move(version));
+  if (!published && published.error().code == EAGAIN) {
+    return Fail(EAGAIN, "branch {} moved while it was being imported: {}; run the import again", options.branch,
+                published.error().message);
+  }
+  if (!published) return tl::make_unexpected(std::move(published).error());
+  report.version = std::move(*published);
+  report.changed = true;
+  return finish();
+}
+
+}  // namespace
+
+Result<ImportReport> Import(Library& library, const ImportOptions& options) {
+  auto report = Run(library, options);
+  if (report) return report;
+  const std::string prefix = "import " + options.source;
+  // Some messages begin with the source's own name.
+  if (report.error().message.starts_with(options.source)) {
+    Error error = std::move(report).error();
+    error.message.insert(0, "import ");
+    return tl::make_unexpected(std::move(error));
+  }
+  return Annotate(std::move(report).error(), prefix);
+}
+
+}  // namespace mirage

@@ -1,0 +1,47 @@
+// Import: a disk image or a directory becomes the next version of a branch, or nothing at all. Publish is the last step:
+// an import that fails or is interrupted leaves the library as it was.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "store/library.h"
+
+namespace mirage {
+
+struct ImportOptions {
+  std::string source;   // a host path: a directory or a disk image
+  std::string branch;
+  std::string tag;      // empty: the next vN
+  std::string message;
+  std::string parent;   // a revision; empty: the branch's head, if there is one
+  std::string format;   // "" detect | raw | qcow2 | directory
+  bool allow_empty = false;   // a version even if nothing changed
+  bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
+  std::vector<std::string> exclude;  // fnmatch(3) patterns against the path from the root ("/var/cache/*"), beside the policy's
+  std::function<void(std::string_view)> say;      // one line for the user, without newline; empty: quiet
+  const std::atomic<bool>* interrupted = nullptr;  // set from a signal handler: the import stops with EINTR
+};
+
+struct ImportReport {
+  bool changed = false;   // false: the parent holds the same tree and links, and no version was made
+  Published version;      // the new version, or the parent when nothing changed
+  uint64_t files = 0;     // entries below the root
+  uint64_t bytes = 0;     // sum of the regular files' sizes
+  uint64_t new_bytes = 0; // what the import adds to the library
+  double seconds = 0;
+  double appliance_seconds = 0;  // of these until libguestfs was up; 0 for a directory
+  std::vector<std::string> omissions;
+  std::vector<Disk> disks;
+  ObjectId tree;          // of the root directory
+};
+
+// EINVAL: a bad name, pattern or format, or a source that holds no files. ENOENT, EACCES: of the source. EAGAIN: the branch moved
+// meanwhile. EEXIST: the tag is taken. EINTR: interrupted. ENOSPC and EIO: of the library or the source.
+Result<ImportReport> Import(Library& library, const ImportOptions& options);
+
+}  // namespace mirage

@@ -1,0 +1,207 @@
+#include "indexer/inspection.h"
+
+#include <guestfs.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+
+#include <nlohmann/json.hpp>
+
+namespace mirage {
+namespace {
+
+struct Freer {
+  void operator()(char* text) const { std::free(text); }
+  void operator()(char** list) const {
+    for (char** item = list; *item != nullptr; ++item) std::free(*item);
+    std::free(list);
+  }
+  void operator()(guestfs_application2_list* list) const { guestfs_free_application2_list(list); }
+};
+
+// A list that libguestfs gave; nullopt on its error.
+std::optional<std::vector<std::string>> TakeList(char** list) {
+  if (list == nullptr) return std::nullopt;
+  const std::unique_ptr<char*, Freer> owner(list);
+  std::vector<std::string> out;
+  for (char** item = list; *item != nullptr; ++item) out.emplace_back(*item);
+  return out;
+}
+std::string TakeString(char* text) {
+  const std::unique_ptr<char, Freer> owner(text);
+  return text == nullptr ? "" : text;
+}
+
+bool IsEncrypted(std::string_view type) { return type == "crypto_LUKS" || type == "BitLocker"; }
+bool HoldsFiles(std::string_view type) {
+  return !type.empty() && type != "unknown" && type != "swap" && !IsEncrypted(type) && !type.ends_with("_member");
+}
+
+// "/dev/sda1" -> "sda1", "/dev/vg/root" -> "vg-root".
+std::string DirectoryName(std::string_view device) {
+  if (device.starts_with("/dev/")) device.remove_prefix(5);
+  std::string name(device);
+  std::replace(name.begin(), name.end(), '/', '-');
+  return name;
+}
+
+void Tell(ImportSink& sink, std::string sentence) {
+  sink.Say(sentence);
+  sink.Omit(std::move(sentence));
+}
+
+Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems, Inspection& inspection,
+                  ImportSink& sink) {
+  guestfs_h* const g = appliance.handle();
+  const auto list = TakeList(guestfs_inspect_get_mountpoints(g, inspection.root.c_str()));
+  if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
+  std::set<std::string> mounted;
+  for (size_t i = 0; i + 1 < list->size(); i += 2) {
+    MountPlan plan;
+    plan.path = (*list)[i];
+    plan.device = (*list)[i + 1];
+    plan.filesystem = TakeString(guestfs_vfs_type(g, plan.device.c_str()));
+    mounted.insert(plan.device);
+    inspection.mounts.push_back(std::move(plan));
+  }
+  std::sort(inspection.mounts.begin(), inspection.mounts.end(), [](const MountPlan& a, const MountPlan& b) {
+    return a.path.size() != b.path.size() ? a.path.size() < b.path.size() : a.path < b.path;
+  });
+  for (const auto& [device, type] : filesystems) {
+    if (mounted.contains(device) || type == "swap" || type == "unknown" || type.empty()) continue;
+    if (device.starts_with("btrfsvol:")) continue;
+    // A btrfs whose subvolumes are mounted.
+    if (std::any_of(mounted.begin(), mounted.end(),
+                    [&](const std::string& m) { return m.starts_with("btrfsvol:" + device + "/"); })) {
+      continue;
+    }
+    Tell(sink, IsEncrypted(type) ? fmt::format("{} is encrypted ({}) and was not read", device, type)
+                                 : fmt::format("{} ({}) is not mounted by the system's fstab and was not read", device, type));
+  }
+  return {};
+}
+
+Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, Inspection& inspection, ImportSink& sink) {
+  std::string encrypted;
+  for (const auto& [device, type] : filesystems) {
+    if (IsEncrypted(type)) encrypted = type;
+    if (!HoldsFiles(type) || device.starts_with("btrfsvol:")) continue;
+    inspection.mounts.push_back({device, type, "/" + DirectoryName(device)});
+  }
+  if (inspection.mounts.empty() && !encrypted.empty()) {
+    return Fail(EINVAL, "the disk is encrypted ({}); --key is not supported yet", encrypted);
+  }
+  if (inspection.mounts.empty()) {
+    return Fail(EINVAL, "no filesystem found on it; is it encrypted, or no disk image?");
+  }
+  for (const auto& [device, type] : filesystems) {
+    if (IsEncrypted(type)) Tell(sink, fmt::format("{} is encrypted ({}) and was not read", device, type));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink) {
+  guestfs_h* const g = appliance.handle();
+  Inspection inspection;
+  const auto devices = TakeList(guestfs_list_devices(g));
+  if (!devices) return appliance.Failed("cannot list the disks");
+  for (const std::string& device : *devices) {
+    const int64_t size = guestfs_blockdev_getsize64(g, device.c_str());
+    if (size < 0) return appliance.Failed("cannot tell the size of the disk");
+    Disk disk;
+    disk.name = DirectoryName(device);
+    disk.role = "data";
+    disk.size_bytes = static_cast<uint64_t>(size);
+    inspection.disks.push_back(std::move(disk));
+  }
+  const auto list = TakeList(guestfs_list_filesystems(g));
+  if (!list) return appliance.Failed("cannot list the filesystems");
+  std::map<std::string, std::string> filesystems;
+  for (size_t i = 0; i + 1 < list->size(); i += 2) filesystems[(*list)[i]] = (*list)[i + 1];
+
+  const bool any = std::any_of(filesystems.begin(), filesystems.end(), [](const auto& f) { return HoldsFiles(f.second); });
+  if (any) {  // inspection takes long, and finds nothing where there is nothing to mount
+    auto roots = TakeList(guestfs_inspect_os(g));
+    if (!roots) {
+      const Error error = appliance.Failed("the disk could not be inspected").value();
+      if (error.code == EINTR) return tl::make_unexpected(error);
+      Tell(sink, error.message);
+      roots.emplace();
+    }
+    if (roots->size() > 1) {
+      std::string names;
+      for (const std::string& root : *roots) names += (names.empty() ? "" : ", ") + root;
+      return Fail(EINVAL, "several operating systems are on it ({}); import them one by one from images of their own", names);
+    }
+    if (roots->size() == 1) inspection.root = roots->front();
+  }
+  if (inspection.root.empty()) {
+    TRY(PlanFilesystems(filesystems, inspection, sink));
+  } else {
+    for (Disk& disk : inspection.disks) disk.role = "system";
+    TRY(PlanSystem(appliance, filesystems, inspection, sink));
+  }
+  return inspection;
+}
+
+Status MountAll(Appliance& appliance, Inspection& inspection, ImportSink& sink) {
+  guestfs_h* const g = appliance.handle();
+  std::vector<MountPlan> mounted;
+  for (MountPlan& plan : inspection.mounts) {
+    const bool made = !inspection.root.empty() || guestfs_mkmountpoint(g, plan.path.c_str()) == 0;
+    if (made && guestfs_mount_ro(g, plan.device.c_str(), plan.path.c_str()) == 0) {
+      mounted.push_back(std::move(plan));
+      continue;
+    }
+    Error error = appliance.Failed(fmt::format("{} ({}) cannot be mounted", plan.device, plan.filesystem)).value();
+    // A system without its /srv is still that system; a root that cannot be mounted, or nothing at all, is no version.
+    const bool needed = inspection.root.empty() ? inspection.mounts.size() == 1 : plan.path == "/";
+    if (error.code == EINTR || needed) return tl::make_unexpected(std::move(error));
+    Tell(sink, error.message);
+  }
+  if (mounted.empty()) return Fail(EIO, "none of its filesystems can be mounted; is the image damaged?");
+  inspection.mounts = std::move(mounted);
+  return {};
+}
+
+std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, ImportSink& sink) {
+  if (inspection.root.empty()) return {};
+  guestfs_h* const g = appliance.handle();
+  const char* const root = inspection.root.c_str();
+  using Json = nlohmann::json;
+  Json os = {{"type", TakeString(guestfs_inspect_get_type(g, root))},
+             {"distro", TakeString(guestfs_inspect_get_distro(g, root))},
+             {"product", TakeString(guestfs_inspect_get_product_name(g, root))},
+             {"major", guestfs_inspect_get_major_version(g, root)},
+             {"minor", guestfs_inspect_get_minor_version(g, root)},
+             {"hostname", TakeString(guestfs_inspect_get_hostname(g, root))},
+             {"arch", TakeString(guestfs_inspect_get_arch(g, root))}};
+  Json packages = Json::array();
+  const std::unique_ptr<guestfs_application2_list, Freer> list(guestfs_inspect_list_applications2(g, root));
+  if (list == nullptr) {
+    Tell(sink, appliance.Failed("the installed packages could not be listed").value().message);
+  } else {
+    for (uint32_t i = 0; i < list->len; ++i) {
+      const guestfs_application2& package = list->val[i];
+      std::string version = package.app2_version;
+      if (package.app2_epoch != 0) version = fmt::format("{}:{}", package.app2_epoch, version);
+      if (*package.app2_release != 0) version += fmt::format("-{}", package.app2_release);
+      packages.push_back({{"name", package.app2_name}, {"version", std::move(version)}, {"arch", package.app2_arch}});
+    }
+  }
+  Json mountpoints = Json::object();
+  for (const MountPlan& plan : inspection.mounts) mountpoints[plan.path] = plan.device;
+  const Json whole = {{"schema", 1},
+                      {"os", std::move(os)},
+                      {"packages", std::move(packages)},
+                      {"mountpoints", std::move(mountpoints)}};
+  return whole.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace mirage

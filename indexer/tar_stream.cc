@@ -1,0 +1,284 @@
+#include "indexer/tar_stream.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cstring>
+
+namespace mirage {
+namespace {
+
+constexpr size_t kBlockBytes = 512;
+constexpr uint64_t kMaxExtensionBytes = 8 << 20;  // one header's names and attributes
+constexpr size_t kSkipBytes = 64 << 10;
+constexpr uint32_t kNanoseconds = 1'000'000'000;
+constexpr std::string_view kXattrPrefix = "SCHILY.xattr.";
+
+// Offsets of ustar fields.
+struct Field {
+  size_t offset, size;
+};
+constexpr Field kName{0, 100}, kMode{100, 8}, kUid{108, 8}, kGid{116, 8}, kSize{124, 12}, kMtime{136, 12},
+    kChecksum{148, 8}, kLinkName{157, 100}, kMajor{329, 8}, kMinor{337, 8}, kPrefix{345, 155};
+constexpr size_t kTypeOffset = 156, kMagicOffset = 257;
+
+using Header = std::array<char, kBlockBytes>;
+
+tl::unexpected<Error> Damaged(std::string_view what) { return Fail(EIO, "the stream of files is damaged: {}", what); }
+
+std::string Text(const Header& header, Field field) {
+  return {header.data() + field.offset, strnlen(header.data() + field.offset, field.size)};
+}
+
+// Octal digits, or GNU's binary form with the highest bit set (two's complement, big-endian).
+Result<int64_t> Number(const Header& header, Field field) {
+  std::string_view text(header.data() + field.offset, field.size);
+  if ((static_cast<uint8_t>(text[0]) & 0x80) != 0) {
+    const bool negative = static_cast<uint8_t>(text[0]) == 0xff;
+    uint64_t value = negative ? ~uint64_t{0} : static_cast<uint8_t>(text[0]) & 0x7f;
+    for (const char c : text.substr(1)) value = value << 8 | static_cast<uint8_t>(c);
+    return static_cast<int64_t>(value);
+  }
+  text = text.substr(0, text.find('\0'));
+  while (!text.empty() && text.front() == ' ') text.remove_prefix(1);
+  while (!text.empty() && text.back() == ' ') text.remove_suffix(1);
+  int64_t value = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '7') return Damaged("a number is not octal");
+    value = value * 8 + (c - '0');
+  }
+  return value;
+}
+
+bool ChecksumHolds(const Header& header) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < header.size(); ++i) {
+    const bool own = i >= kChecksum.offset && i < kChecksum.offset + kChecksum.size;
+    sum += own ? ' ' : static_cast<uint8_t>(header[i]);
+  }
+  const auto stored = Number(header, kChecksum);
+  return stored && static_cast<uint64_t>(*stored) == sum;
+}
+
+template <typename T>
+bool ParseDecimal(std::string_view text, T& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+// "-1.500000001" is one and a half seconds before the epoch: sec -2, nsec 499999999.
+bool ParseTime(std::string_view text, Entry& entry) {
+  const bool negative = text.starts_with('-');
+  if (negative) text.remove_prefix(1);
+  const size_t dot = std::min(text.find('.'), text.size());
+  int64_t seconds;
+  if (!ParseDecimal(text.substr(0, dot), seconds) || seconds < 0) return false;
+  std::string fraction(dot < text.size() ? text.substr(dot + 1, 9) : "");
+  fraction.resize(9, '0');
+  uint32_t nanoseconds;
+  if (!ParseDecimal(fraction, nanoseconds)) return false;
+  entry.mtime_sec = negative ? -seconds : seconds;
+  entry.mtime_nsec = nanoseconds;
+  if (negative && nanoseconds > 0) {
+    --entry.mtime_sec;
+    entry.mtime_nsec = kNanoseconds - nanoseconds;
+  }
+  return true;
+}
+
+// GNU tar writes '%' and '=' in attribute names as %25 and %3D, and nothing else.
+std::string UnescapeXattrName(std::string_view name) {
+  std::string out;
+  for (size_t i = 0; i < name.size(); ++i) {
+    const std::string_view rest = name.substr(i);
+    if (rest.starts_with("%25") || rest.starts_with("%3D")) {
+      out += rest[1] == '2' ? '%' : '=';
+      i += 2;
+    } else {
+      out += name[i];
+    }
+  }
+  return out;
+}
+
+// "./a/b/" -> "a/b". Refuses what could not be a name in a directory.
+Result<std::string> CleanPath(std::string_view path) {
+  std::string out;
+  for (size_t start = 0; start < path.size();) {
+    const size_t end = std::min(path.find('/', start), path.size());
+    const std::string_view name = path.substr(start, end - start);
+    start = end + 1;
+    if (name.empty() || name == ".") continue;
+    if (name == ".." || name.find('\0') != std::string_view::npos) return Damaged("a path with an impossible name");
+    if (!out.empty()) out += '/';
+    out += name;
+  }
+  if (out.size() > kMaxPathBytes) return Damaged("a path is too long");
+  return out;
+}
+
+}  // namespace
+
+// What the headers before a member's own say of it.
+struct TarStream::Extensions {
+  std::optional<std::string> path, link;
+  std::optional<uint64_t> size, uid, gid, major, minor;
+  std::optional<Entry> time;  // its mtime
+  XattrSet xattrs;
+
+  Status Parse(std::string_view records) {
+    while (!records.empty()) {
+      const size_t space = records.find(' ');
+      size_t length;
+      if (space == std::string_view::npos || !ParseDecimal(records.substr(0, space), length) ||
+          length > records.size() || length < space + 3 || records[length - 1] != '\n') {
+        return Damaged("an extended header");
+      }
+      const std::string_view record = records.substr(space + 1, length - space - 2);
+      const size_t equals = record.find('=');
+      if (equals == std::string_view::npos) return Damaged("an extended header without value");
+      TRY(Set(record.substr(0, equals), record.substr(equals + 1)));
+      records.remove_prefix(length);
+    }
+    return {};
+  }
+
+  Status Set(std::string_view key, std::string_view value) {
+    const auto number = [&](std::optional<uint64_t>& out) -> Status {
+      if (!ParseDecimal(value, out.emplace())) return Damaged("a number in an extended header");
+      return {};
+    };
+    if (key == "path") path = value;
+    if (key == "linkpath") link = value;
+    if (key == "size") return number(size);
+    if (key == "uid") return number(uid);
+    if (key == "gid") return number(gid);
+    if (key == "SCHILY.devmajor") return number(major);
+    if (key == "SCHILY.devminor") return number(minor);
+    if (key == "mtime" && !ParseTime(value, time.emplace())) return Damaged("a time in an extended header");
+    if (key.starts_with("GNU.sparse.")) return Damaged("a sparse member, which was not asked for");
+    if (key.starts_with(kXattrPrefix)) xattrs[UnescapeXattrName(key.substr(kXattrPrefix.size()))] = value;
+    return {};
+  }
+};
+
+Status TarStream::ReadExactly(char* out, size_t size) {
+  while (size > 0) {
+    ASSIGN_OR_RETURN(const size_t n, source_(out, size));
+    if (n == 0) return Damaged("it ends too early");
+    out += n;
+    size -= n;
+  }
+  return {};
+}
+
+Result<std::string> TarStream::ReadWhole(uint64_t size) {
+  if (size > kMaxExtensionBytes) return Damaged("a header is too long");
+  std::string bytes(static_cast<size_t>((size + kBlockBytes - 1) / kBlockBytes * kBlockBytes), '\0');
+  TRY(ReadExactly(bytes.data(), bytes.size()));
+  bytes.resize(static_cast<size_t>(size));
+  return bytes;
+}
+
+Result<std::string> TarStream::ReadData(size_t limit) {
+  std::string bytes(static_cast<size_t>(std::min<uint64_t>(limit, data_left_)), '\0');
+  TRY(ReadExactly(bytes.data(), bytes.size()));
+  data_left_ -= bytes.size();
+  return bytes;
+}
+
+Status TarStream::SkipData() {
+  while (data_left_ > 0) {
+    if (auto piece = ReadData(kSkipBytes); !piece) return tl::make_unexpected(std::move(piece).error());
+  }
+  std::array<char, kBlockBytes> padding;
+  TRY(ReadExactly(padding.data(), static_cast<size_t>(padding_)));
+  padding_ = 0;
+  return {};
+}
+
+Result<std::optional<TarMember>> TarStream::Next() {
+  TRY(SkipData());
+  Extensions extensions;
+  Header header;
+  char type;
+  int64_t size;
+  for (;;) {
+    TRY(ReadExactly(header.data(), header.size()));
+    if (std::all_of(header.begin(), header.end(), [](char c) { return c == 0; })) return std::nullopt;
+    if (std::memcmp(header.data() + kMagicOffset, "ustar", 5) != 0 || !ChecksumHolds(header)) {
+      return Damaged("a header does not check");
+    }
+    type = header[kTypeOffset];
+    ASSIGN_OR_RETURN(size, Number(header, kSize));
+    if (size < 0) return Damaged("a negative size");
+    if (type != 'x' && type != 'g' && type != 'L' && type != 'K') break;
+    ASSIGN_OR_RETURN(const std::string bytes, ReadWhole(static_cast<uint64_t>(size)));
+    if (type == 'x') TRY(extensions.Parse(bytes));
+    if (type == 'L') extensions.path = bytes.c_str();  // ends with NUL
+    if (type == 'K') extensions.link = bytes.c_str();
+  }
+
+  TarMember member;
+  std::string path = extensions.path.value_or(Text(header, kName));
+  if (!extensions.path && !Text(header, kPrefix).empty()) path = Text(header, kPrefix) + "/" + path;
+  ASSIGN_OR_RETURN(member.path, CleanPath(path));
+  member.target = extensions.link.value_or(Text(header, kLinkName));
+  Entry& entry = member.entry;
+  switch (type) {
+    case '0':
+    case '7':
+    case '\0':
+      member.size = extensions.size.value_or(static_cast<uint64_t>(size));
+      break;
+    case '1': {
+      member.hard_link = true;
+      ASSIGN_OR_RETURN(member.target, CleanPath(member.target));
+      break;
+    }
+    case '2':
+      entry.type = FileType::kSymlink;
+      break;
+    case '3':
+      entry.type = FileType::kCharDevice;
+      break;
+    case '4':
+      entry.type = FileType::kBlockDevice;
+      break;
+    case '5':
+      entry.type = FileType::kDirectory;
+      break;
+    case '6':
+      entry.type = FileType::kFifo;
+      break;
+    default:
+      return Damaged(fmt::format("/{} is of unknown type {:#x}", member.path, static_cast<uint8_t>(type)));
+  }
+  if (member.size > kMaxFileSize) return Damaged("a size is too large");
+  data_left_ = member.size;
+  padding_ = (kBlockBytes - member.size % kBlockBytes) % kBlockBytes;
+  if (member.hard_link) return member;
+
+  ASSIGN_OR_RETURN(const int64_t mode, Number(header, kMode));
+  ASSIGN_OR_RETURN(const int64_t uid, Number(header, kUid));
+  ASSIGN_OR_RETURN(const int64_t gid, Number(header, kGid));
+  entry.mode = static_cast<uint16_t>(mode & 07777);
+  entry.uid = static_cast<uint32_t>(extensions.uid.value_or(static_cast<uint64_t>(uid)));
+  entry.gid = static_cast<uint32_t>(extensions.gid.value_or(static_cast<uint64_t>(gid)));
+  if (extensions.time) {
+    entry.mtime_sec = extensions.time->mtime_sec;
+    entry.mtime_nsec = extensions.time->mtime_nsec;
+  } else {
+    ASSIGN_OR_RETURN(entry.mtime_sec, Number(header, kMtime));
+  }
+  if (entry.type == FileType::kCharDevice || entry.type == FileType::kBlockDevice) {
+    ASSIGN_OR_RETURN(const int64_t major, Number(header, kMajor));
+    ASSIGN_OR_RETURN(const int64_t minor, Number(header, kMinor));
+    entry.rdev_major = static_cast<uint32_t>(extensions.major.value_or(static_cast<uint64_t>(major)));
+    entry.rdev_minor = static_cast<uint32_t>(extensions.minor.value_or(static_cast<uint64_t>(minor)));
+  }
+  member.xattrs = std::move(extensions.xattrs);
+  return member;
+}
+
+}  // namespace mirage

@@ -1,0 +1,48 @@
+// A reader of the tar streams that the appliance sends: POSIX (pax) as GNU tar writes it. Not libarchive, which loses what we
+// keep: it takes an mtime of -0.5 for +0.5, hands attribute names on as GNU tar escaped them (%3D), and converts names by the
+// locale. The bytes come from a guest that is not trusted: every field is checked, and memory is bounded.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "store/object.h"
+#include "store/result.h"
+
+namespace mirage {
+
+struct TarMember {
+  std::string path;     // without "./" and slashes at the ends; "" is the top
+  bool hard_link = false;  // then only path and target (the first name, like path) hold
+  Entry entry;          // type, mode, owner, mtime, rdev
+  XattrSet xattrs;
+  std::string target;   // of a symbolic or hard link
+  uint64_t size = 0;    // bytes of data that follow
+};
+
+class TarStream {
+ public:
+  // Fills the buffer as far as it can; 0 at the end.
+  using Source = std::function<Result<size_t>(char* out, size_t size)>;
+  explicit TarStream(Source source) : source_(std::move(source)) {}
+
+  // The next member, or nothing at the archive's end. Data that was not read is skipped. EIO: not a tar stream, or it
+  // ends too early.
+  Result<std::optional<TarMember>> Next();
+  // The next piece of the current member's data, at most `limit` bytes; empty at its end.
+  Result<std::string> ReadData(size_t limit);
+
+ private:
+  struct Extensions;
+  Status ReadExactly(char* out, size_t size);
+  Result<std::string> ReadWhole(uint64_t size);
+  Status SkipData();
+
+  Source source_;
+  uint64_t data_left_ = 0, padding_ = 0;
+};
+
+}  // namespace mirage

@@ -1,0 +1,202 @@
+// BranchFs: file bytes, and open files and directories.
+#include <fcntl.h>
+
+#include <algorithm>
+#include <mutex>
+
+#include "mirfs/branch_fs.h"
+#include "mirfs/clock.h"
+
+namespace mirage {
+
+Result<UpperFile*> BranchFs::FileOf(Node& node) const {
+  if (node.file) return node.file.get();
+  const InodeRecord& record = node.record;
+  LowerContent lower;
+  if (record.lower) lower = {&library_->contents(), record.lower->id, record.lower->size};
+  auto file = std::make_unique<UpperFile>(db_, fmt::format("{}/{:016x}", overlay_.data_path(), node.id), node.id, lower,
+                                          record.lower_valid, record.may_have_data);
+  TRY(file->Load());
+  node.file = std::move(file);
+  return node.file.get();
+}
+
+Result<UpperFile*> BranchFs::WritableFileOf(Node& node) {
+  if (node.removed) return Fail(ESTALE, "inode {:#x}: it was removed", node.id);
+  ASSIGN_OR_RETURN(UpperFile* file, FileOf(node));
+  TRY(file->Create());
+  if (!node.record.may_have_data) {
+    node.record.may_have_data = true;
+    if (auto put = PutRecord(node); !put) {
+      node.record.may_have_data = false;
+      return tl::make_unexpected(std::move(put).error());
+    }
+  }
+  data_written_ = true;
+  return file;
+}
+
+void BranchFs::CloseIfIdle(Node& node) {
+  if (node.file && !HasHandles(node)) node.file->Close();
+}
+
+Result<Handle> BranchFs::Open(NodeId id, int flags) {
+  ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  if (node->record.is_directory()) return Fail(EISDIR, "inode {:#x}: a directory", id);
+  const std::unique_lock lock(node->mutex);
+  if (node->removed) return Fail(ESTALE, "inode {:#x}: it was removed", id);
+  if ((flags & O_TRUNC) && node->record.type == FileType::kRegular) TRY(Truncate(*node, 0));
+  AddHandle(*node);
+  return Handle{1};  // all of a file's handles are alike
+}
+
+void BranchFs::Release(NodeId id, Handle) {
+  auto pin = GetNode(id);
+  if (!pin) return;
+  Node& node = **pin;
+  const std::unique_lock lock(node.mutex);
+  {
+    const std::lock_guard table(table_mutex_);
+    if (node.handles == 0 || --node.handles > 0) return;
+  }
+  if (node.file && node.file->dirty()) {
+    // The sync is begun now, and waited for by nobody.
+    MarkDirty(node);
+    {
+      const std::lock_guard background(background_mutex_);
+      background_now_ = true;
+    }
+    background_wake_.notify_one();
+  }
+  if (node.file) node.file->Close();
+  if (node.record.nlink > 0 || node.removed || node.record.is_directory()) return;
+  OverlayDb::Batch batch;
+  if (node.record.lower && node.record.may_have_data) {
+    batch.DeleteBlocks(node.id, UpperFile::PiecesFor(node.record.lower->size));
+  }
+  batch.DeleteInode(node.id);
+  batch.DeleteOrphan(node.id);
+  // If it cannot be written, the orphan goes when the overlay is opened the next time.
+  if (!db_.Write(batch)) return;
+  node.removed = true;
+  if (node.record.may_have_data) Discard(node.id);
+}
+
+Status BranchFs::Read(NodeId id, Handle, uint64_t offset, size_t size, std::string* out) {
+  ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  if (node->record.type != FileType::kRegular) return Fail(EISDIR, "inode {:#x}: not a file", id);
+  std::shared_lock lock(node->mutex);
+  if (!node->file) {
+    lock.unlock();
+    {
+      const std::unique_lock exclusive(node->mutex);
+      TRY(FileOf(*node));
+    }
+    lock.lock();
+  }
+  return node->file->Read(offset, size, out);
+}
+
+Result<size_t> BranchFs::Write(NodeId id, Handle, uint64_t offset, std::string_view bytes) {
+  ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  if (node->record.type != FileType::kRegular) return Fail(EINVAL, "inode {:#x}: not a file", id);
+  if (offset > kMaxFileSize - bytes.size()) return Fail(EFBIG, "inode {:#x}: too large", id);
+  const std::unique_lock lock(node->mutex);
+  if (bytes.empty()) return size_t{0};
+  ASSIGN_OR_RETURN(UpperFile * file, WritableFileOf(*node));
+  TRY(file->Write(offset, bytes));
+  if (file->dirty()) MarkDirty(*node);
+  CloseIfIdle(*node);
+  return bytes.size();
+}
+
+Status BranchFs::Truncate(Node& node, uint64_t size) {
+  if (node.removed) return Fail(ESTALE, "inode {:#x}: it was removed", node.id);
+  ASSIGN_OR_RETURN(UpperFile * file, FileOf(node));
+  ASSIGN_OR_RETURN(const auto host, file->Stat());
+  InodeRecord& record = node.record;
+  const uint64_t valid = record.lower_valid;
+  const bool cuts_lower = size < valid;
+  if (cuts_lower || (!host && size == valid)) {
+    // Without a data file the record alone says the size.
+    const struct timespec mtime = record.mtime, ctime = record.ctime;
+    record.lower_valid = std::min(size, valid);
+    record.mtime = record.ctime = Now();
+    auto put = PutRecord(node);
+    // Were the data file cut first and grown again, a power cut could bring back bytes that were cut off.
+    if (put && cuts_lower && host) put = db_.Sync();
+    if (!put) {
+      record.lower_valid = valid;
+      record.mtime = mtime;
+      record.ctime = ctime;
+      return put;
+    }
+    file->LowerValidTo(size);
+    if (!host) return {};
+  }
+  ASSIGN_OR_RETURN(file, WritableFileOf(node));
+  TRY(file->Resize(size));
+  CloseIfIdle(node);
+  return {};
+}
+
+Status BranchFs::Allocate(NodeId id, Handle, int mode, uint64_t offset, uint64_t length) {
+  ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  if (node->record.type != FileType::kRegular) return Fail(ENODEV, "inode {:#x}: not a file", id);
+  if (length == 0) return Fail(EINVAL, "inode {:#x}: nothing to allocate", id);
+  if (length > kMaxFileSize || offset > kMaxFileSize - length) return Fail(EFBIG, "inode {:#x}: too large", id);
+  const std::unique_lock lock(node->mutex);
+  ASSIGN_OR_RETURN(UpperFile * file, WritableFileOf(*node));
+  TRY(file->Allocate(mode, offset, length));
+  if (file->dirty()) MarkDirty(*node);
+  CloseIfIdle(*node);
+  return {};
+}
+
+Status BranchFs::Flush(NodeId, Handle) { return {}; }  // writes were answered by the host already
+
+Status BranchFs::SyncNode(Node& node) {
+  UpperFile* file = nullptr;
+  {
+    const std::shared_lock lock(node.mutex);
+    if (node.removed) return {};
+    file = node.file.get();  // stays as long as the node
+  }
+  return file ? file->Sync(node.mutex) : Status();
+}
+
+Status BranchFs::Sync(NodeId id, Handle, bool) {
+  ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  if (node->record.is_directory()) return db_.Sync();  // its names: whatever was answered before
+  const uint64_t before = db_.sequence();
+  TRY(SyncNode(*node));
+  const uint64_t after = db_.sequence();
+  uint64_t changed = 0;
+  {
+    const std::shared_lock lock(node->mutex);
+    changed = node->changed;
+  }
+  return db_.SyncTo(after == before ? changed : after);  // the file's new block map may be among what came between
+}
+
+Result<Handle> BranchFs::OpenDirectory(NodeId id) {
+  ASSIGN_OR_RETURN(const auto node, GetDirectory(id));
+  auto listing = std::make_shared<Listing>();
+  {
+    const std::shared_lock lock(namespace_);
+    TRY(MakeListing(*node, listing.get()));
+  }
+  const std::lock_guard lock(table_mutex_);
+  ++node->handles;
+  const Handle handle = next_handle_++;
+  listings_[handle] = std::move(listing);
+  return handle;
+}
+
+void BranchFs::ReleaseDirectory(NodeId id, Handle handle) {
+  const auto node = GetNode(id);
+  const std::lock_guard lock(table_mutex_);
+  if (listings_.erase(handle) != 0 && node) --(*node)->handles;
+}
+
+}  // namespace mirage

@@ -1,0 +1,81 @@
+// How an edit mount is ended from outside, and how a mount is found. The daemon listens on a Unix socket in its
+// overlay's directory (outside the mount, 0700 like the library); one JSON object a line goes each way:
+//
+//   -> {"do":"unmount","message":"...","tag":"...","author":"...","discard":false}
+//   <- {"version":{"manifest":"<hex>","branch":"...","tag":"..."}} | {"unchanged":true} | {"discarded":true}
+//    | {"code":16,"error":"..."}
+//
+// The reply comes when the session loop has ended and the commit is done, so that who asked knows the result.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "store/library.h"
+
+namespace mirage {
+
+struct UnmountRequest {
+  std::string message, tag;  // empty: what was said when it was mounted, else the default
+  bool discard = false;
+  std::string author;
+};
+struct UnmountResult {
+  std::optional<Published> version;  // nullopt: nothing had changed, or `discarded`
+  bool discarded = false;
+};
+
+// Asks the daemon of an overlay to sync, unmount and commit, and waits for the result. ENOENT, ECONNREFUSED: no daemon.
+// EBUSY: nothing has happened; the message names who uses the mount.
+Result<UnmountResult> ControlUnmount(Library& library, const std::string& overlay_id, const UnmountRequest& request);
+
+// What is mounted on a mount point, from /proc/self/mountinfo. nullopt: nothing of ours.
+struct FoundMount {
+  std::string mountpoint, library;
+  std::string overlay_id;  // empty: the read-only tree
+};
+Result<std::optional<FoundMount>> FindMount(const std::string& mountpoint);
+
+// "vim (pid 812), bash (pid 77)": processes with a working directory, root, open file or mapping on the device of
+// `mountpoint`; empty when none is seen (other users' processes are not, unless we are root).
+std::string DescribeUsers(const std::string& mountpoint);
+
+// Whether the mount of device `device` (st_dev) is still on `mountpoint`.
+bool IsMounted(const std::string& mountpoint, dev_t device);
+
+// Unmounts: umount2 as root, else through fusermount3. EBUSY when in use. `lazy` detaches it: it ends with its last
+// user.
+Status Unmount(const std::string& mountpoint, bool lazy);
+
+// The daemon's side.
+class ControlServer {
+ public:
+  // Syncs and unmounts, having noted the request; EBUSY changes nothing. Called from the server's thread.
+  using OnUnmount = std::function<Status(const UnmountRequest&)>;
+  // Listens on DIRECTORY/control.sock (replacing one left by a dead daemon).
+  static Result<std::unique_ptr<ControlServer>> Listen(const std::string& directory, OnUnmount on_unmount);
+  ~ControlServer();  // closes, removes the socket; who waits and got no reply sees the connection end
+  // Stops listening and answers who asked for the unmount, if anyone did.
+  void Finish(const Result<UnmountResult>& result);
+
+ private:
+  ControlServer() = default;
+  void Run();
+  void Serve(int connection);
+
+  std::string path_;
+  int listener_ = -1, stop_ = -1;
+  OnUnmount on_unmount_;
+  std::mutex mutex_;
+  int waiting_ = -1;  // connection that asked; guarded by mutex_
+  std::thread thread_;
+};
+
+}  // namespace mirage

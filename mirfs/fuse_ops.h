@@ -1,0 +1,51 @@
+// A mounted session: decodes the kernel's requests, calls a Filesystem, replies. fuse_ops.cc is the only file that
+// includes FUSE's headers (libfuse 3.14, low-level API).
+//
+// Read-only: `open` and `opendir` are answered once with ENOSYS, so that the kernel sends no more of them and keeps
+// pages and listings; readdirplus always. Writable: the kernel's write-back cache, handles, POSIX ACLs with kernel
+// checks.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "mirfs/filesystem.h"
+#include "mirfs/invalidator.h"
+
+namespace mirage {
+
+struct FuseOptions {
+  std::string source;                // what mountinfo shows as the device: the library's path
+  std::string mount_options;         // further ones for the kernel, comma-separated: "allow_other,noatime"
+  bool default_permissions = false;  // the kernel checks modes, and ACLs
+  unsigned max_threads = 16;
+};
+
+class FuseSession final : public Invalidator {
+ public:
+  // Mounts. The directory must exist. Errors carry what libfuse or fusermount3 said. The filesystem must outlive the
+  // session.
+  static Result<std::unique_ptr<FuseSession>> Mount(Filesystem& filesystem, const std::string& mountpoint,
+                                                    const FuseOptions& options);
+  ~FuseSession() override;  // unmounts what is still mounted
+
+  // Serves requests on several threads until the filesystem is unmounted everywhere. Call it once. Signals are the
+  // caller's business: block them before, in all threads.
+  Status Serve();
+
+  void InvalidateEntry(NodeId parent, std::string_view name) override;
+  void InvalidateInode(NodeId node) override;
+
+  // Requests received so far, by the kernel's name for them in lower case: {"lookup", 3}.
+  std::map<std::string, uint64_t> Requests() const;
+
+ private:
+  struct Impl;
+  explicit FuseSession(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mirage

@@ -1,0 +1,69 @@
+#include "mirfs/inode_table.h"
+
+namespace mirage {
+
+bool DirectoryInode::SameVersion(const DirectoryInode& other) const {
+  if (!version || !other.version) return version == other.version;
+  return version->manifest == other.version->manifest && version->tag == other.version->tag &&
+         version->branch == other.version->branch;
+}
+
+NodeId InodeTable::Acquire(NodeId preferred, std::shared_ptr<const Inode> inode) {
+  Shard& shard = ShardOf(preferred);
+  std::lock_guard lock(shard.mutex);
+  for (NodeId node = preferred;; node += kShards) {
+    if (node <= kRootNode) continue;
+    auto [it, inserted] = shard.slots.try_emplace(node);
+    if (inserted) {
+      it->second.inode = std::move(inode);
+    } else if (!it->second.inode->SameObject(*inode)) {
+      continue;
+    }
+    ++it->second.lookups;
+    return node;
+  }
+}
+
+std::shared_ptr<const Inode> InodeTable::Find(NodeId node) const {
+  const Shard& shard = ShardOf(node);
+  std::lock_guard lock(shard.mutex);
+  auto it = shard.slots.find(node);
+  return it == shard.slots.end() ? nullptr : it->second.inode;
+}
+
+void InodeTable::Release(NodeId node, uint64_t count) {
+  std::shared_ptr<const Inode> gone;  // declared before the lock: destroyed behind it
+  Shard& shard = ShardOf(node);
+  std::lock_guard lock(shard.mutex);
+  auto it = shard.slots.find(node);
+  if (it == shard.slots.end()) return;
+  if (it->second.lookups > count) {
+    it->second.lookups -= count;
+    return;
+  }
+  gone = std::move(it->second.inode);
+  shard.slots.erase(it);
+}
+
+NodeId InodeTable::Known(NodeId preferred, const Inode& inode) const {
+  const Shard& shard = ShardOf(preferred);
+  std::lock_guard lock(shard.mutex);
+  // A number behind a freed one is not found: the caller then invalidates nothing, and a second's timeout heals it.
+  for (NodeId node = preferred;; node += kShards) {
+    if (node <= kRootNode) continue;
+    auto it = shard.slots.find(node);
+    if (it == shard.slots.end()) return 0;
+    if (it->second.inode->SameObject(inode)) return node;
+  }
+}
+
+size_t InodeTable::size() const {
+  size_t total = 0;
+  for (const Shard& shard : shards_) {
+    std::lock_guard lock(shard.mutex);
+    total += shard.slots.size();
+  }
+  return total;
+}
+
+}  // namespace mirage

@@ -1,0 +1,83 @@
+// The kernel's inode numbers of a read-only mount and what they stand for. A number is a hash and cannot be turned
+// back, so the table holds what the kernel holds: each Acquire adds one to a number's lookup count, Release takes some
+// away, and at zero the record goes. Hashes are hints, never trusted to be unique: a number that stands for another
+// object is probed on to the next free one.
+//
+// Thread-safe: 64 shards, each with a mutex of its own (no method holds two). Records are immutable.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "mirfs/filesystem.h"
+#include "store/object.h"
+
+namespace mirage {
+
+// Which branch and tag a directory belongs to, shared by all the directories below.
+struct MountedVersion {
+  std::string branch, tag;
+  ObjectId manifest, links;
+  uint64_t key = 0;  // hash of branch, tag and manifest
+};
+
+// What one kernel inode stands for. Files of a version carry no version: equal ones share the record between versions.
+struct Inode {
+  enum class Kind : uint8_t { kRoot, kBranch, kLatest, kDirectory, kLeaf };
+  Kind kind = Kind::kLeaf;
+  uint32_t link_count = 1;  // leaves: size of the hard-link group
+  uint64_t number = 0;      // st_ino
+  uint64_t identity = 0;    // leaves: hash of path and group; directories: hash of (version, path)
+  Entry entry;              // leaves and directories of a version
+
+  virtual ~Inode() = default;
+  virtual bool SameObject(const Inode& other) const {
+    return kind == other.kind && number == other.number && identity == other.identity && entry == other.entry;
+  }
+};
+// The root, branch directories and directories of a version.
+struct DirectoryInode final : Inode {
+  std::shared_ptr<const MountedVersion> version;  // kDirectory
+  std::string path;                               // kDirectory: from the version's root, "" for itself; else the branch
+  uint64_t parent_number = 0;                     // st_ino of ".."
+
+  bool SameObject(const Inode& other) const override {  // equal identities may be of two versions that collide
+    return Inode::SameObject(other) && path == static_cast<const DirectoryInode&>(other).path &&
+           SameVersion(static_cast<const DirectoryInode&>(other));
+  }
+
+ private:
+  bool SameVersion(const DirectoryInode& other) const;
+};
+
+class InodeTable {
+ public:
+  // The number for `inode`, `preferred` if it is free or already the same object's; adds one lookup. Never 0 or 1.
+  NodeId Acquire(NodeId preferred, std::shared_ptr<const Inode> inode);
+  // Null: not known to the kernel (a handle from before a restart: ESTALE).
+  std::shared_ptr<const Inode> Find(NodeId node) const;
+  void Release(NodeId node, uint64_t count);
+  // The number the kernel knows `inode` by, with no lookup added; 0: it does not.
+  NodeId Known(NodeId preferred, const Inode& inode) const;
+  size_t size() const;
+
+ private:
+  static constexpr size_t kShards = 64;  // a power of two: probing steps by it and stays in its shard
+  struct Slot {
+    std::shared_ptr<const Inode> inode;
+    uint64_t lookups = 0;
+  };
+  struct Shard {
+    mutable std::mutex mutex;
+    std::unordered_map<NodeId, Slot> slots;  // guarded by mutex
+  };
+  Shard& ShardOf(NodeId node) { return shards_[node % kShards]; }
+  const Shard& ShardOf(NodeId node) const { return shards_[node % kShards]; }
+  std::array<Shard, kShards> shards_;
+};
+
+}  // namespace mirage

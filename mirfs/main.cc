@@ -1,0 +1,3 @@
+#include "mirfs/mount.h"
+
+int main(int argc, char** argv) { return mirage::RunMirfs(argc, argv); }

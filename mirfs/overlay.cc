@@ -1,0 +1,268 @@
+#include "mirfs/overlay.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+
+namespace mirage {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr uint64_t kMaxRecordBytes = 256 << 10;
+constexpr int kSchema = 1;
+// Longer than another process's glance at the lock (ListOverlays).
+constexpr int kLockWaitMs = 1000;
+
+// Paths and messages are bytes; JSON strings are Unicode. Bytes above 0x7f go as U+0080 to U+00FF, one each.
+std::string ToUnicode(const std::string& bytes) {
+  std::string text;
+  for (const char c : bytes) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80) {
+      text.push_back(c);
+    } else {
+      text.push_back(static_cast<char>(0xC0 | (byte >> 6)));
+      text.push_back(static_cast<char>(0x80 | (byte & 0x3F)));
+    }
+  }
+  return text;
+}
+std::string FromUnicode(const std::string& text) {
+  std::string bytes;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto lead = static_cast<unsigned char>(text[i]);
+    if (lead < 0x80 || i + 1 == text.size()) {
+      bytes.push_back(text[i]);
+    } else {
+      bytes.push_back(static_cast<char>(((lead & 0x03) << 6) | (text[++i] & 0x3F)));
+    }
+  }
+  return bytes;
+}
+
+std::string EncodeInfo(const OverlayInfo& info) {
+  Json json{{"schema", kSchema},
+            {"branch", info.branch},
+            {"base", info.base.Hex()},
+            {"base_tag", info.base_tag},
+            {"state", OverlayStateName(info.state)},
+            {"mountpoint", ToUnicode(info.mountpoint)},
+            {"message", ToUnicode(info.message)},
+            {"tag", info.tag},
+            {"author", ToUnicode(info.author)},
+            {"created", info.created},
+            {"error", ToUnicode(info.error)}};
+  return json.dump(2) + "\n";
+}
+
+Result<OverlayInfo> DecodeInfo(const std::string& id, const std::string& text) {
+  const Json json = Json::parse(text, nullptr, false);
+  const auto damaged = [&] { return Fail(EIO, "overlay {}: overlay.json is damaged", id); };
+  if (!json.is_object()) return damaged();
+  try {
+    if (json.at("schema").get<int>() != kSchema) {
+      return Fail(EPROTONOSUPPORT, "overlay {}: made by a newer program", id);
+    }
+    OverlayInfo info;
+    info.id = id;
+    info.branch = json.at("branch").get<std::string>();
+    const auto base = ObjectId::FromHex(json.at("base").get<std::string>());
+    if (!base) return damaged();
+    info.base = *base;
+    info.base_tag = json.at("base_tag").get<std::string>();
+    const auto state = json.at("state").get<std::string>();
+    const auto states = {OverlayInfo::kActive, OverlayInfo::kUnmounted, OverlayInfo::kConflict};
+    const auto* found = std::find_if(states.begin(), states.end(), [&](auto s) { return state == OverlayStateName(s); });
+    if (found == states.end()) return damaged();
+    info.state = *found;
+    info.mountpoint = FromUnicode(json.at("mountpoint").get<std::string>());
+    info.message = FromUnicode(json.at("message").get<std::string>());
+    info.tag = json.at("tag").get<std::string>();
+    info.author = FromUnicode(json.at("author").get<std::string>());
+    info.created = json.at("created").get<int64_t>();
+    info.error = FromUnicode(json.at("error").get<std::string>());
+    return info;
+  } catch (const Json::exception&) {
+    return damaged();
+  }
+}
+
+Result<std::string> NewId() {
+  uint32_t random = 0;
+  if (::getrandom(&random, sizeof random, 0) != sizeof random) return FailErrno(errno, "getrandom");
+  return fmt::format("{:08x}", random);
+}
+
+bool IsId(const std::string& id) {
+  return !id.empty() && id.size() <= 64 && id.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+Result<OverlayInfo> ReadInfo(Library& library, const std::string& id) {
+  const std::string path = library.overlays_path() + "/" + id;
+  auto text = ReadWholeFile(library.env(), path + "/overlay.json", kMaxRecordBytes);
+  if (!text) {
+    if (text.error().code == ENOENT) return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
+    return tl::make_unexpected(std::move(text).error());
+  }
+  return DecodeInfo(id, *text);
+}
+
+Result<FileLock> LockOverlay(Library& library, const std::string& id) {
+  auto lock = FileLock::Acquire(library.env(), library.overlays_path() + "/" + id + "/lock", LockMode::kExclusive,
+                                kLockWaitMs, "overlay " + id);
+  if (!lock && lock.error().code == EAGAIN) {
+    return Fail(EBUSY, "overlay {}: it is mounted or being committed; unmount it first ({})", id, lock.error().message);
+  }
+  return lock;
+}
+
+}  // namespace
+
+const char* OverlayStateName(OverlayInfo::State state) {
+  switch (state) {
+    case OverlayInfo::kActive: return "active";
+    case OverlayInfo::kUnmounted: return "unmounted";
+    case OverlayInfo::kConflict: return "conflict";
+  }
+  return "active";
+}
+
+Result<std::vector<OverlayInfo>> ListOverlays(Library& library) {
+  auto names = library.env().List(library.overlays_path());
+  if (!names) {
+    if (names.error().code == ENOENT) return std::vector<OverlayInfo>();
+    return tl::make_unexpected(std::move(names).error());
+  }
+  std::vector<OverlayInfo> overlays;
+  for (const std::string& id : *names) {
+    if (!IsId(id)) continue;
+    auto info = ReadInfo(library, id);
+    if (!info && info.error().code == ENOENT) continue;  // being made, or being removed
+    if (!info) {
+      OverlayInfo broken;
+      broken.id = id;
+      broken.error = info.error().message;
+      info = broken;
+    }
+    const auto lock = FileLock::Acquire(library.env(), library.overlays_path() + "/" + id + "/lock", LockMode::kShared,
+                                        0, "overlay list");
+    info->mounted = !lock && lock.error().code == EAGAIN;
+    overlays.push_back(std::move(*info));
+  }
+  std::stable_sort(overlays.begin(), overlays.end(), [](const auto& a, const auto& b) { return a.created < b.created; });
+  return overlays;
+}
+
+Result<OverlayInfo> FindOverlay(Library& library, const std::string& id) {
+  ASSIGN_OR_RETURN(auto overlays, ListOverlays(library));
+  const OverlayInfo* found = nullptr;
+  for (const auto& info : overlays) {
+    if (id.empty() || !info.id.starts_with(id)) continue;
+    if (found) return Fail(EINVAL, "overlay {}: more than one begins so", id);
+    found = &info;
+  }
+  if (!found) return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
+  return *found;
+}
+
+Status DiscardOverlay(Library& library, const std::string& id) {
+  const std::string path = library.overlays_path() + "/" + id;
+  if (!IsId(id) || !library.env().Stat(path)) {
+    return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
+  }
+  ASSIGN_OR_RETURN(const auto lock, LockOverlay(library, id));
+  // The record goes first: what is left of an interrupted removal is no overlay any more.
+  if (auto removed = library.env().Unlink(path + "/overlay.json"); !removed && removed.error().code != ENOENT) {
+    return removed;
+  }
+  return RemoveTree(library.env(), path);
+}
+
+Overlay::Overlay(Library& library, std::string path, OverlayInfo info, FileLock lock)
+    : library_(library), path_(std::move(path)), info_(std::move(info)), lock_(std::move(lock)) {}
+Overlay::~Overlay() = default;
+
+Status Overlay::OpenDb(bool create) {
+  ASSIGN_OR_RETURN(db_, OverlayDb::Open(path_ + "/db", create));
+  return {};
+}
+
+Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateOptions& options) {
+  const auto snapshot = library.snapshot();
+  ASSIGN_OR_RETURN(const auto head, snapshot->Branch(options.branch));
+  if (!head) return Fail(ENOENT, "branch {}: no such branch; see mirage branch", options.branch);
+  OverlayInfo info;
+  info.branch = options.branch;
+  info.base = head->manifest;
+  ASSIGN_OR_RETURN(info.base_tag, snapshot->LatestTag(options.branch));
+  info.mountpoint = options.mountpoint;
+  info.message = options.message;
+  info.tag = options.tag;
+  info.author = options.author;
+  info.created = ::time(nullptr);
+  ASSIGN_OR_RETURN(info.id, NewId());
+  const std::string path = library.overlays_path() + "/" + info.id;
+  if (auto made = library.env().MakeDirectory(library.overlays_path(), 0700); !made && made.error().code != EEXIST) {
+    return tl::make_unexpected(std::move(made).error());
+  }
+  TRY(library.env().MakeDirectory(path, 0700));
+  auto overlay = [&]() -> Result<std::unique_ptr<Overlay>> {
+    ASSIGN_OR_RETURN(auto lock, LockOverlay(library, info.id));
+    auto made = std::unique_ptr<Overlay>(new Overlay(library, path, info, std::move(lock)));
+    TRY(library.env().MakeDirectory(made->data_path(), 0700));
+    TRY(made->OpenDb(true));
+    TRY(made->Update(info));  // last: before it there is no overlay
+    TRY(library.env().SyncDirectory(library.overlays_path()));
+    return made;
+  }();
+  if (!overlay) static_cast<void>(RemoveTree(library.env(), path));
+  return overlay;
+}
+
+Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::string& id) {
+  if (!IsId(id)) return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
+  TRY(ReadInfo(library, id));
+  ASSIGN_OR_RETURN(auto lock, LockOverlay(library, id));
+  ASSIGN_OR_RETURN(auto info, ReadInfo(library, id));  // as the last holder left it
+  auto overlay =
+      std::unique_ptr<Overlay>(new Overlay(library, library.overlays_path() + "/" + id, info, std::move(lock)));
+  TRY(overlay->OpenDb(false));
+  return overlay;
+}
+
+Status Overlay::Update(const OverlayInfo& info) {
+  OverlayInfo next = info;
+  next.id = info_.id;
+  next.base = info_.base;
+  next.created = info_.created;
+  TRY(WriteFileAtomically(library_.env(), path_ + "/overlay.json", EncodeInfo(next)));
+  info_ = std::move(next);
+  return {};
+}
+
+Status Overlay::MarkUnmounted() {
+  OverlayInfo next = info_;
+  next.state = OverlayInfo::kUnmounted;
+  return Update(next);
+}
+
+Status Overlay::MarkMounted(const std::string& mountpoint) {
+  OverlayInfo next = info_;
+  next.state = OverlayInfo::kActive;
+  next.mountpoint = mountpoint;
+  next.error.clear();
+  return Update(next);
+}
+
+Status Overlay::Remove() {
+  db_.reset();
+  TRY(library_.env().Unlink(path_ + "/overlay.json"));
+  TRY(RemoveTree(library_.env(), path_));
+  lock_.Release();
+  return {};
+}
+
+}  // namespace mirage

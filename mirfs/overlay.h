@@ -1,0 +1,84 @@
+// A branch overlay on disk: what a writable mount has changed above a version, kept until it is committed or discarded.
+//
+//   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced atomically
+//                 lock           flock'd by the daemon (or by a commit): a dead process holds none
+//                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
+//                 data/<inode>   file bytes (upper_file.h)
+//
+// States: active (mounted, or left by a crash; never committed unasked) -> unmounted (a commit is due) -> gone;
+// unmounted -> conflict (its branch moved; waits for a decision) -> gone.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mirfs/overlay_db.h"
+#include "store/file_lock.h"
+#include "store/library.h"
+
+namespace mirage {
+
+struct OverlayInfo {
+  enum State { kActive, kUnmounted, kConflict };
+  std::string id, branch;
+  ObjectId base;                // the manifest below
+  std::string base_tag;         // the tag it had when the overlay was made
+  State state = kActive;
+  std::string mountpoint;       // absolute; where it is or was mounted
+  std::string message, tag, author;  // for the commit; empty: the default
+  int64_t created = 0;          // seconds since 1970
+  bool mounted = false;         // a live process (daemon, commit) holds the lock; not stored
+  std::string error;            // of the last failed commit
+};
+const char* OverlayStateName(OverlayInfo::State state);  // "active", "unmounted", "conflict"
+
+// All overlays, oldest first. One that cannot be read is listed with its id, and the trouble in `error`.
+Result<std::vector<OverlayInfo>> ListOverlays(Library& library);
+// One overlay by its id or an unambiguous beginning of it. ENOENT, EINVAL (ambiguous).
+Result<OverlayInfo> FindOverlay(Library& library, const std::string& id);
+// Removes an overlay and what is in it. EBUSY: it is mounted. ENOENT: none of that id.
+Status DiscardOverlay(Library& library, const std::string& id);
+
+// An overlay held by this process: its lock, record and database. Opens threads (RocksDB): not before a fork.
+// Not thread-safe but for db().
+class Overlay {
+ public:
+  struct CreateOptions {
+    std::string branch;         // ENOENT: no such branch
+    std::string mountpoint;     // absolute
+    std::string message, tag, author;
+  };
+  // A new overlay above the branch's head.
+  static Result<std::unique_ptr<Overlay>> Create(Library& library, const CreateOptions& options);
+  // An existing one. EBUSY: a live process has it. ENOENT: none of that id.
+  static Result<std::unique_ptr<Overlay>> Open(Library& library, const std::string& id);
+  ~Overlay();
+
+  const OverlayInfo& info() const { return info_; }
+  // Replaces overlay.json, durably (id, base and created stay).
+  Status Update(const OverlayInfo& info);
+  // The state kUnmounted, durably: from now on a commit is due even if this process dies.
+  Status MarkUnmounted();
+  // Active again, at `mountpoint` (resume).
+  Status MarkMounted(const std::string& mountpoint);
+
+  OverlayDb& db() const { return *db_; }
+  const std::string& path() const { return path_; }
+  std::string data_path() const { return path_ + "/data"; }
+  // Closes the database, removes everything, and lets the lock go. The object is good for nothing afterwards.
+  Status Remove();
+
+ private:
+  Overlay(Library& library, std::string path, OverlayInfo info, FileLock lock);
+  Status OpenDb(bool create);
+  Library& library_;
+  std::string path_;
+  OverlayInfo info_;
+  FileLock lock_;
+  std::unique_ptr<OverlayDb> db_;
+};
+
+}  // namespace mirage

@@ -1,0 +1,98 @@
+// The bytes of a file that was written in an overlay: a sparse data file above the lower content. A data file's own size,
+// mtime and atime are the file's. A bit a 4 KiB block says whether the block is the data file's; a block that is not comes
+// from the lower content, as far as that is valid. So the first write to a large file costs the write.
+//
+// What survives: a bit reaches the database only after fdatasync of the data, so a crash may show older bytes of a block,
+// never bytes nobody wrote. Bytes from lower_valid on need no bit. lower_valid is the owner's (InodeRecord) and is made
+// durable before the data file is cut.
+//
+// Reads may run at once with each other; all else needs the owner's exclusive lock, but for Sync, which takes it itself.
+#pragma once
+
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <shared_mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mirfs/overlay_db.h"
+#include "store/content_reader.h"
+
+namespace mirage {
+
+constexpr uint64_t kUpperBlockBytes = 4096;
+constexpr uint64_t kCopyWholeBytes = 128 << 10;  // lower files up to this are copied whole at the first write
+constexpr uint32_t kBlocksInPiece = 1024;        // bits of one database value
+
+struct LowerContent {
+  const ContentReader* reader = nullptr;  // null: nothing below
+  ObjectId id;
+  uint64_t size = 0;
+};
+
+class UpperFile {
+ public:
+  // `may_exist`: look on the disk whether there is a data file (else there is none).
+  UpperFile(OverlayDb& db, std::string path, uint64_t inode, LowerContent lower, uint64_t lower_valid, bool may_exist);
+  ~UpperFile();
+  UpperFile(const UpperFile&) = delete;
+  UpperFile& operator=(const UpperFile&) = delete;
+
+  // Reads the block map. Called once, before anything else.
+  Status Load();
+  // The data file's size and times; nullopt: there is none.
+  Result<std::optional<struct stat>> Stat() const;
+  Result<uint64_t> Size() const;           // the file's, data file or not
+  uint64_t lower_valid() const { return lower_valid_; }
+
+  Status Read(uint64_t offset, size_t size, std::string* out) const;  // appends; short only at the end
+  // Makes the data file, of the file's present size, if there is none.
+  Status Create();
+  Status Write(uint64_t offset, std::string_view bytes);              // Create first
+  void LowerValidTo(uint64_t size) { lower_valid_ = std::min(lower_valid_, size); }
+  Status Resize(uint64_t size);                                       // Create first; LowerValidTo first when it shrinks
+  Status Allocate(int mode, uint64_t offset, uint64_t length);        // Create first; fallocate(2) modes
+  Status SetTimes(const struct timespec (&times)[2]);                 // atime, mtime; of an existing data file
+  // Whether the map has bits that a Sync would put.
+  bool dirty() const { return dirty_; }
+  // Data to the disk, then new bits to the database (not synced there). Takes `owner` for moments.
+  Status Sync(std::shared_mutex& owner);
+  void Close();                            // gives the descriptor back; it is opened again when needed
+  static uint32_t PiecesFor(uint64_t lower_size);
+  // Visits [0, size) in runs: where the bytes come from. kHole reads as zeros.
+  enum class Source { kUpper, kLower, kHole };
+  Status VisitRuns(const std::function<Status(uint64_t offset, uint64_t length, Source source)>& visit) const;
+
+ private:
+  Result<int> Descriptor() const;
+  bool IsUpper(uint64_t block) const;
+  // The length of the run at `offset` (< end) that comes from one side.
+  uint64_t RunAt(uint64_t offset, uint64_t end, bool* upper) const;
+  Status Fill(uint64_t first_block, uint64_t last_block);  // copies blocks that are still lower; sets their bits
+  void MarkUpper(uint64_t block);
+  Status ReadUpper(uint64_t offset, size_t size, std::string* out) const;
+  Status WriteAll(uint64_t offset, std::string_view bytes);
+  void Touched() const;
+
+  OverlayDb& db_;
+  const std::string path_;
+  const uint64_t inode_;
+  const LowerContent lower_;
+  uint64_t lower_valid_;
+  std::vector<uint8_t> bits_;              // empty: no block is the upper's
+  std::vector<bool> dirty_pieces_;
+  bool dirty_ = false;
+  bool new_name_ = false;                  // data/ must be synced with the next Sync
+  std::mutex sync_mutex_;                  // orders Syncs; before the owner's lock
+  mutable std::mutex host_mutex_;          // guards the four below; a leaf
+  mutable int descriptor_ = -1;
+  mutable bool exists_;
+  mutable bool looked_;                    // exists_ is known
+  mutable std::optional<struct stat> stat_;
+};
+
+}  // namespace mirage

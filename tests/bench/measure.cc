@@ -1,0 +1,81 @@
+#include "tests/bench/measure.h"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+
+#include <fmt/format.h>
+
+namespace mirage::bench {
+namespace {
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+double Seconds(const Side& side) {
+  if (side.prepare) side.prepare();
+  const auto start = std::chrono::steady_clock::now();
+  Run(side.command);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Standard error is gathered by bash itself, so that one pipe suffices and a daemon left behind holds none of ours.
+std::string Capture(const std::string& command, bool keep_output) {
+  const std::string script = fmt::format(
+      "set -o pipefail; errors=$(mktemp); ( {} ) {} 2>\"$errors\"; status=$?; "
+      "if [ $status -ne 0 ]; then head -c 2000 \"$errors\"; fi; rm -f \"$errors\"; exit $status",
+      command, keep_output ? "" : ">/dev/null");
+  FILE* pipe = popen(("exec bash -c " + Quote(script)).c_str(), "r");
+  if (pipe == nullptr) throw Trouble("popen failed");
+  std::string output;
+  std::array<char, 4096> buffer;
+  while (const size_t count = fread(buffer.data(), 1, buffer.size(), pipe)) output.append(buffer.data(), count);
+  const int status = pclose(pipe);
+  while (output.ends_with('\n')) output.pop_back();
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    throw Trouble(fmt::format("{}\nfailed with status {}: {}", command, WEXITSTATUS(status), output));
+  }
+  return output;
+}
+
+}  // namespace
+
+void Run(const std::string& command) { Capture(command, false); }
+std::string Output(const std::string& command) { return Capture(command, true); }
+
+std::string Quote(std::string_view word) {
+  std::string quoted = "'";
+  for (const char c : word) {
+    if (c == '\'') {
+      quoted += "'\\''";
+    } else {
+      quoted += c;
+    }
+  }
+  return quoted + "'";
+}
+
+Measured Measure(const Workload& workload, int pairs) {
+  std::vector<double> mirage, native, ratios;
+  for (int i = 0; i < pairs; ++i) {
+    if (i % 2 == 0) {
+      native.push_back(Seconds(workload.native));
+      mirage.push_back(Seconds(workload.mirage));
+    } else {
+      mirage.push_back(Seconds(workload.mirage));
+      native.push_back(Seconds(workload.native));
+    }
+    ratios.push_back(mirage.back() / native.back());
+  }
+  const auto [lowest, highest] = std::minmax_element(ratios.begin(), ratios.end());
+  return {Median(mirage), Median(native), Median(ratios), *lowest, *highest};
+}
+
+}  // namespace mirage::bench

@@ -1,0 +1,167 @@
+// The read-only tree through a real mount, by the programs people use on it.
+#include <chrono>
+
+#include "tests/mirfs/directory_library.h"
+
+namespace mirage::testing {
+namespace {
+
+class ReadOnlyMountTest : public DirectoryLibraryTest {
+ protected:
+  void SetUp() override {
+    if (!HaveFuse()) GTEST_SKIP() << "no /dev/fuse here";
+    MakeSource();
+    ImportSource("debian");
+  }
+  std::string mountpoint() const { return directory_ / "mount"; }
+  std::string v(int number) const { return mountpoint() + "/debian/v" + std::to_string(number); }
+  std::unique_ptr<InProcessMount> Mount() { return std::make_unique<InProcessMount>(path(), mountpoint()); }
+  // Until the line succeeds with this output; false after two seconds.
+  static bool Within2s(const std::string& line, const std::string& wanted) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
+    do {
+      const Shell shell = Run(line);
+      if (shell.status == 0 && shell.out == wanted) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+  }
+};
+
+constexpr char kListing[] = R"(find . -printf '%P %y %m %U %G %n %T@ %l\n' | sort; find . ! -type d -printf '%P %s\n' | sort)";
+
+TEST_F(ReadOnlyMountTest, EqualsItsSource) {
+  const auto mount = Mount();
+  EXPECT_EQ(MustRun("cd " + v(1) + " && " + kListing), MustRun("cd " + source() + " && " + kListing));
+  MustRun("cd " + source() + " && find . -type f -exec cmp {} " + v(1) + "/{} ';' > " + mountpoint() + ".cmp && ! [ -s " +
+          mountpoint() + ".cmp ]");
+  EXPECT_EQ(MustRun("cd " + v(1) + " && getfattr -d etc/passwd"), MustRun("cd " + source() + " && getfattr -d etc/passwd"));
+  EXPECT_EQ(MustRun("ls -di " + v(1) + "/etc/big3 | cut -d' ' -f1"), MustRun("ls -di " + v(1) + "/usr/bin/big | cut -d' ' -f1"));
+  EXPECT_EQ(MustRun("ls " + mountpoint() + " " + mountpoint() + "/debian"),
+            mountpoint() + ":\ndebian\n\n" + mountpoint() + "/debian:\nlatest\nv1");
+}
+
+// The numbers that readdir gives are those of stat, "." and ".." too.
+TEST_F(ReadOnlyMountTest, ListedNumbersAreThoseOfStat) {
+  const auto mount = Mount();
+  for (const std::string directory : {"", "/debian", "/debian/v1", "/debian/v1/usr", "/debian/v1/many"}) {
+    MustRun("cd " + mountpoint() + directory + R"( && ls -aiU | while read -r number name; do
+      [ "$name" = .. ] && [ "$PWD" = )" + mountpoint() + R"( ] && continue
+      [ "$number" = "$(stat -c %i "$name")" ] || { echo "$name: $number"; exit 1; }; done)");
+  }
+}
+
+TEST_F(ReadOnlyMountTest, OpensNeedNoMessages) {
+  const auto mount = Mount();
+  MustRun("cat " + v(1) + "/etc/passwd && cd " + v(1) + " && grep -r zzzz . ; [ $? = 1 ]");
+  EXPECT_EQ(mount->Requests("open"), 1u);     // the one that learns that none is needed
+  EXPECT_EQ(mount->Requests("opendir"), 1u);
+  EXPECT_EQ(mount->Requests("readdir"), 0u);
+  EXPECT_EQ(mount->Requests("release"), 0u);
+}
+
+TEST_F(ReadOnlyMountTest, AWarmWalkCostsNothing) {
+  const auto mount = Mount();
+  const std::string walk = "cd " + v(1) + " && find . -printf '%i %s %T@\\n' > /dev/null && cat etc/passwd many/* > /dev/null";
+  MustRun(walk);
+  auto total = [&] {
+    uint64_t sum = 0;
+    for (const char* name : {"lookup", "getattr", "readdirplus", "readdir", "read", "open", "opendir"}) sum += mount->Requests(name);
+    return sum;
+  };
+  const uint64_t before = total();
+  MustRun(walk);
+  EXPECT_LE(total() - before, 4u);  // branch and tag entries, whose second may have run out
+}
+
+// What `diff -r` costs is the change. Requests are counted, not times.
+TEST_F(ReadOnlyMountTest, DiffOpensNothingEqual) {
+  MustRun("cd " + source() + " && echo changed > many/7 && touch -d '2024-02-03 04:05:06' many/7 many");
+  ImportSource("debian");
+  const auto mount = Mount();
+  const Shell diff = Run("diff -r " + v(1) + " " + v(2));
+  EXPECT_EQ(diff.status, 1) << diff.out;
+  EXPECT_NE(diff.out.find("many/7"), std::string::npos) << diff.out;
+  EXPECT_EQ(mount->Requests("read"), 2u);  // many/7, twice
+  // Listed are the two roots and the two many; nothing else is gone into. A listing takes a call a page or so.
+  EXPECT_EQ(mount->filesystem().inode_count() < 2 * 300 + 100, true);
+  const uint64_t reads = mount->Requests("read");
+  EXPECT_EQ(Run("diff -r " + v(1) + "/usr " + v(2) + "/usr").status, 0);
+  EXPECT_EQ(mount->Requests("read"), reads);
+}
+
+TEST_F(ReadOnlyMountTest, EqualFilesOfAnotherVersionAreWarm) {
+  MustRun("cd " + source() + " && echo changed > many/7");
+  ImportSource("debian");
+  const auto mount = Mount();
+  MustRun("cat " + v(1) + "/usr/bin/big > /dev/null");
+  const uint64_t reads = mount->Requests("read");
+  MustRun("cmp " + v(2) + "/usr/bin/big " + source() + "/usr/bin/big");
+  EXPECT_EQ(mount->Requests("read"), reads);
+}
+
+TEST_F(ReadOnlyMountTest, NewVersionsAppearWithoutARemount) {
+  const auto mount = Mount();
+  EXPECT_NE(Run("ls " + v(2)).status, 0);  // the kernel now remembers that it is missing
+  EXPECT_EQ(MustRun("ls " + mountpoint() + "/debian"), "latest\nv1");
+  EXPECT_EQ(MustRun("readlink " + mountpoint() + "/debian/latest"), "v1");
+  EXPECT_NE(Run("ls " + mountpoint() + "/other").status, 0);
+  MustRun("echo more >> " + source() + "/etc/passwd");
+  ImportSource("debian");
+  ImportSource("other", "first");
+  EXPECT_TRUE(Within2s("tail -n1 " + v(2) + "/etc/passwd", "more"));
+  EXPECT_TRUE(Within2s("ls " + mountpoint() + "/debian", "latest\nv1\nv2"));
+  EXPECT_TRUE(Within2s("readlink " + mountpoint() + "/debian/latest", "v2"));
+  EXPECT_TRUE(Within2s("tail -n1 " + mountpoint() + "/debian/latest/etc/passwd", "more"));
+  EXPECT_TRUE(Within2s("ls " + mountpoint() + "/other", "first\nlatest"));
+  EXPECT_TRUE(Within2s("ls " + mountpoint(), "debian\nother"));
+  EXPECT_EQ(MustRun("tail -n1 " + v(1) + "/etc/passwd"), "root:x:0:0");
+}
+
+TEST_F(ReadOnlyMountTest, ATagThatGoesDisappears) {
+  const auto report = ImportSource("debian", "");
+  Must(library_->MoveRefs("tag", {{"debian/extra", {}, report.version.manifest}}));
+  const auto mount = Mount();
+  MustRun("ls " + mountpoint() + "/debian/extra/etc");
+  Must(library_->MoveRefs("tag", {{"debian/extra", report.version.manifest, {}}}));
+  EXPECT_TRUE(Within2s("ls " + mountpoint() + "/debian", "latest\nv1"));
+  EXPECT_TRUE(Within2s("! stat " + mountpoint() + "/debian/extra > /dev/null 2>&1", ""));
+}
+
+// A directory is one place: going into another version's does not move who stands in this one's.
+TEST_F(ReadOnlyMountTest, DirectoriesStayWhereTheyAre) {
+  MustRun("echo more >> " + source() + "/etc/passwd");
+  ImportSource("debian");
+  const auto mount = Mount();
+  EXPECT_EQ(MustRun("cd " + v(1) + "/usr/bin && ls " + v(2) + "/usr/bin > /dev/null && /bin/pwd"), v(1) + "/usr/bin");
+}
+
+TEST_F(ReadOnlyMountTest, CommonToolsWork) {
+  const auto mount = Mount();
+  const std::string copy = directory_ / "copy", tar = directory_ / "t.tar";
+  MustRun("cp -a " + v(1) + " " + copy);
+  EXPECT_EQ(MustRun("cd " + copy + " && " + kListing), MustRun("cd " + source() + " && " + kListing));
+  MustRun("tar -C " + v(1) + " -cf " + tar + " . && tar -df " + tar + " -C " + source());
+  EXPECT_EQ(MustRun("stat -c %h " + v(1) + "/usr/bin/big"), "3");
+  MustRun("find " + v(1) + " -ls > /dev/null && du -s " + v(1) + " > /dev/null && df " + mountpoint() + " > /dev/null");
+}
+
+TEST_F(ReadOnlyMountTest, NothingCanBeChanged) {
+  const auto mount = Mount();
+  EXPECT_NE(Run("echo x > " + v(1) + "/new").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(Run("rm " + v(1) + "/etc/passwd").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(Run("chmod 777 " + v(1) + "/etc").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(Run("mkdir " + mountpoint() + "/branch").out.find("Read-only file system"), std::string::npos);
+}
+
+TEST_F(ReadOnlyMountTest, IsFoundInTheMountTable) {
+  const auto mount = Mount();
+  const auto found = Must(FindMount(mountpoint() + "/."));
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->library, path());
+  EXPECT_EQ(found->overlay_id, "");
+  EXPECT_FALSE(Must(FindMount(directory_.path())));
+}
+
+}  // namespace
+}  // namespace mirage::testing

@@ -1,0 +1,91 @@
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "indexer/importer.h"
+#include "tools/verbs.h"
+
+namespace mirage {
+namespace {
+
+std::string Summary(const ImportReport& report) {
+  std::string text = fmt::format("{} files, {}; {} new to the library; {:.1f} s", report.files, FormatSize(report.bytes),
+                                 FormatSize(report.new_bytes), report.seconds);
+  if (report.appliance_seconds > 0 && report.seconds > 0) {
+    text += fmt::format(", of which {:.1f} s ({:.0f} %) to start the appliance", report.appliance_seconds,
+                        100 * report.appliance_seconds / report.seconds);
+  }
+  return text;
+}
+
+}  // namespace
+
+Action DeclareImport(Options& options) {
+  struct Arguments {
+    std::string name;
+    ImportOptions import;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  ImportOptions& import = arguments->import;
+  options.Positional("SOURCE", import.source, "a disk image (raw, qcow2, ...) or a directory", true);
+  options.Positional("BRANCH[/TAG]", arguments->name, "a branch, made if there is none; no tag: the next vN", true);
+  options.Value("-m,--message", import.message, "what this version is");
+  options.Value("--parent", import.parent, "the version it follows; else the branch's head");
+  options.Value("--format", import.format, "raw, qcow2 or directory; else it is detected");
+  options.Values("--exclude", import.exclude, "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
+  options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
+  return [arguments](Session& session) -> Result<int> {
+    ImportOptions& wanted = arguments->import;
+    const size_t slash = arguments->name.find('/');
+    wanted.branch = arguments->name.substr(0, slash);
+    TRY(CheckBranchName(wanted.branch));
+    if (slash != std::string::npos) {
+      wanted.tag = arguments->name.substr(slash + 1);
+      TRY(CheckTagName(wanted.tag));
+    }
+    wanted.interrupted = &g_interrupted;
+    wanted.progress_bar = !session.quiet && isatty(STDERR_FILENO);
+    if (!session.quiet) wanted.say = [&session](std::string_view line) { session.Say(line); };
+    ASSIGN_OR_RETURN(const auto library, session.Open());
+    auto imported = Import(*library, wanted);
+    if (!imported) {
+      // The source is named once, by whoever came first.
+      if (imported.error().message.find(wanted.source) != std::string::npos) return tl::make_unexpected(imported.error());
+      return Annotate(std::move(imported).error(), wanted.source + ": ");
+    }
+    const ImportReport& report = *imported;
+    for (const std::string& omission : report.omissions) session.Say(fmt::format("omitted: {}", omission));
+    for (const Disk& disk : report.disks) {
+      if (!disk.skeleton.IsZero()) continue;
+      session.Say(fmt::format("disk: not kept ({}, {}): its files are, its layout and boot code are not", disk.name,
+                              FormatSize(disk.size_bytes)));
+    }
+    session.Say(Summary(report));
+    if (session.json) {
+      Json json;
+      json["changed"] = report.changed;
+      json["version"] = report.version.branch + "/" + report.version.tag;
+      json["branch"] = report.version.branch;
+      json["tag"] = report.version.tag;
+      json["id"] = report.version.manifest.Hex();
+      json["tree"] = report.tree.Hex();
+      json["files"] = report.files;
+      json["bytes"] = report.bytes;
+      json["new_bytes"] = report.new_bytes;
+      json["seconds"] = report.seconds;
+      json["appliance_seconds"] = report.appliance_seconds;
+      json["disks_kept"] = std::none_of(report.disks.begin(), report.disks.end(),
+                                        [](const Disk& disk) { return disk.skeleton.IsZero(); });
+      json["omissions"] = Json::array();
+      for (const std::string& omission : report.omissions) json["omissions"].push_back(EscapeBytes(omission));
+      session.out->Object(json);
+    } else if (report.changed) {
+      session.out->Line(fmt::format("{}/{} {}", report.version.branch, report.version.tag, report.version.manifest.Hex()));
+    } else {
+      session.out->Line("no changes");
+    }
+    return kExitDone;
+  };
+}
+
+}  // namespace mirage

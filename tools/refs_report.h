@@ -1,0 +1,19 @@
+// What the verbs that make or move refs say about them, and the rules they keep.
+#pragma once
+
+#include <string>
+
+#include "tools/command.h"
+
+namespace mirage {
+
+// "BRANCH/TAG ID", or the same as JSON.
+void PrintRef(Session& session, const std::string& branch, const std::string& tag, const ObjectId& id);
+
+struct RefName {
+  std::string branch, tag;
+};
+// "debian/v1" into its parts; EINVAL for anything else.
+Result<RefName> ParseTagReference(std::string_view text);
+
+}  // namespace mirage

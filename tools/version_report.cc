@@ -1,0 +1,53 @@
+#include "tools/version_report.h"
+
+namespace mirage {
+
+Result<SystemFacts> ReadSystemFacts(const ObjectReader& reader, const Manifest& manifest) {
+  SystemFacts facts;
+  if (manifest.inspection.IsZero()) return facts;
+  ASSIGN_OR_RETURN(const std::string text, reader.ReadObject(ObjectKind::kInspection, manifest.inspection));
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return Fail(EIO, "inspection {}: not JSON; run `mirage fsck`", manifest.inspection.Hex());
+  facts.known = true;
+  const auto packages = json.find("packages");
+  if (packages != json.end() && packages->is_array()) facts.package_count = packages->size();
+  // The facts stand at the top, or under "os".
+  const auto word = [&](const char* key) -> std::string {
+    for (const Json* place : {&json, json.contains("os") ? &json["os"] : nullptr}) {
+      if (place == nullptr || !place->is_object()) continue;
+      const auto value = place->find(key);
+      if (value != place->end() && value->is_string()) return value->get<std::string>();
+    }
+    return {};
+  };
+  for (const char* key : {"product", "product_name", "distro", "type"}) {
+    if (facts.product = word(key); !facts.product.empty()) break;
+  }
+  return facts;
+}
+
+Json VersionJson(const ObjectId& id, const Manifest& manifest, const std::vector<std::string>& names) {
+  Json json;
+  json["id"] = id.Hex();
+  json["branches"] = Json::array();
+  json["tags"] = Json::array();
+  for (const std::string& name : names) json[name.find('/') == std::string::npos ? "branches" : "tags"].push_back(name);
+  json["parents"] = Json::array();
+  for (const ObjectId& parent : manifest.parents) json["parents"].push_back(parent.Hex());
+  json["branch"] = manifest.branch;
+  AddText(json, "author", manifest.author);
+  json["time"] = FormatTime(manifest.time_sec, manifest.time_nsec);
+  AddText(json, "message", manifest.message);
+  AddText(json, "source", manifest.source);
+  return json;
+}
+
+std::string JoinNames(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+std::string FirstLine(const std::string& message) { return message.substr(0, message.find('\n')); }
+
+}  // namespace mirage
