@@ -448,6 +448,7 @@ Status BranchFs::Rename(NodeId from, std::string_view from_name, NodeId to, std:
     batch.PutDirent(from, from_name, ChildDirent(victim->id, victim->record.type));
   } else {
     TRY(RemoveName(batch, *source, from_name));
+    if (victim_is_directory) TRY(RemoveWhiteouts(batch, *victim));
   }
   batch.PutDirent(to, to_name, ChildDirent(node->id, node->record.type));
   const struct timespec now = Now();
@@ -457,7 +458,6 @@ Status BranchFs::Rename(NodeId from, std::string_view from_name, NodeId to, std:
     victim->record.ctime = now;
     batch.PutInode(victim->id, victim->record);
   } else if (victim) {
-    if (victim_is_directory) TRY(RemoveWhiteouts(batch, *victim));
     DropLink(batch, *victim, now, &gone);
   }
   const auto add_links = [](Node& directory, int count) {

@@ -74,7 +74,8 @@ Result<std::shared_ptr<File>> ChunkStore::Impl::OpenPack(PackNumber number) {
   }
   ASSIGN_OR_RETURN(std::shared_ptr<File> file, OpenPackFile(number));
   const std::lock_guard lock(mutex);
-  if (const auto found = opened.find(number); found != opened.end()) return found->second->file;  // two opened it at once
+  // Another may have opened it meanwhile.
+  if (const auto found = opened.find(number); found != opened.end()) return found->second->file;
   used.push_front({number, file});
   opened[number] = used.begin();
   if (used.size() > std::max<size_t>(options.max_open_packs, 1)) {

@@ -1,6 +1,6 @@
 // Builds a content's segment list from its segments in order: neighbouring holes become one, nodes are cut by their own
-// content (FORMAT.md, "Content lists"), so that a change in a long file writes few new nodes. Memory: one unfinished node
-// a level, whatever the file's size.
+// content (FORMAT.md, "Chunking"), so that a change in a long file writes few new nodes. Memory: one unfinished node a
+// level, whatever the file's size.
 #pragma once
 
 #include <vector>

@@ -1,5 +1,5 @@
-// Splits a content's bytes into chunks and holes (FORMAT.md, "Chunking"): every whole aligned block of zeros belongs to a
-// hole, and each run of data between holes is cut by the Chunker on its own.
+// Splits a content's bytes into chunks and holes (FORMAT.md, "Chunking"): every whole aligned block of zeros belongs to
+// a hole, and each run of data between holes is cut by the Chunker on its own.
 #pragma once
 
 #include <string_view>
@@ -16,8 +16,9 @@ struct Piece {
   bool operator==(const Piece&) const = default;
 };
 
-// Splits `bytes`, which lie at `file_offset` of the content, where a piece begins. `last`: nothing follows, or a hole does; else
-// the split stops where the cut depends on what follows. Appends the pieces; returns how many bytes they cover.
+// Splits `bytes`, which lie at `file_offset` of the content, where a piece begins. `last`: nothing follows, or a hole
+// does; else the split stops where the cut depends on what follows. Appends the pieces;
+// returns how many bytes they cover.
 size_t SplitContent(const Chunker& chunker, std::string_view bytes, uint64_t file_offset, bool last,
                     std::vector<Piece>* pieces);
 

@@ -17,12 +17,12 @@
 namespace mirage {
 namespace {
 
-constexpr size_t kPartBytes = 1 << 20;         // what a stream is handed on in
-constexpr size_t kLargestWholeBytes = 4 << 20; // a longer content is hashed by several workers, as a stream
-constexpr size_t kHashBatchBytes = 128 << 10;  // small contents a worker takes at once: a lock a file costs more than its hash
+constexpr size_t kPartBytes = 1 << 20;          // what a stream is handed on in
+constexpr size_t kLargestWholeBytes = 4 << 20;  // a longer content is hashed by several workers, as a stream
+constexpr size_t kHashBatchBytes = 128 << 10;   // what a worker takes at once: a lock costs more than to hash a file
 constexpr size_t kOrderBatchBytes = 1 << 20;
-constexpr size_t kItemBytes = 512;             // what an item costs beside its bytes, so that empty files are bounded too
-constexpr size_t kBlockRowsTarget = 4096;      // a block of tiny chunks is closed here
+constexpr size_t kItemBytes = 512;              // an item beside its bytes, so that empty files are bounded too
+constexpr size_t kBlockRowsTarget = 4096;       // a block of tiny chunks is closed here
 
 // One step of the ordered queue.
 struct Item {
@@ -116,7 +116,8 @@ struct ContentWriter::Impl {
   std::deque<Item*> to_hash;                     // some of them
   std::deque<std::unique_ptr<BlockJob>> blocks;  // in the order closed
   std::deque<BlockJob*> to_compress;
-  // Bytes in `items` and `blocks`. The block being filled does not count: it may wait for input, which would wait for it.
+  // Bytes in `items` and `blocks`. The block being filled does not count: it may wait for input, which would wait for
+  // it.
   size_t queued_bytes = 0;
   int idle_workers = 0;
   uint64_t flushes_begun = 0, flushes_done = 0;

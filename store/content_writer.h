@@ -30,12 +30,13 @@ class ContentWriter {
   class Sink {
    public:
     virtual ~Sink() = default;
-    // Whether the library, or this transaction so far, has the chunk (writers do not deduplicate against condemned packs).
+    // Whether the library, or this transaction so far, has the chunk (writers do not deduplicate against condemned
+    // packs).
     virtual Result<bool> HasChunk(const ObjectId& id) = 0;
     virtual Status AppendBlock(CompressedBlock block) = 0;  // writes it and indexes its rows
   };
-  // Receives the content's id and size; called from the writer's own thread, in the order contents were given. Not called
-  // any more once the writer has failed. It may write objects, but give the writer nothing.
+  // Receives the content's id and size; called from the writer's own thread, in the order contents were given. Not
+  // called any more once the writer has failed. It may write objects, but give the writer nothing.
   using Done = std::function<void(const ObjectId& content, uint64_t size)>;
 
   ContentWriter(Sink& sink, ObjectWriter& objects, Options options);
@@ -47,7 +48,7 @@ class ContentWriter {
   // Put may not be called between Begin and End.
   Status Begin(Done done);
   Status Append(std::string_view bytes);
-  Status AppendZeros(uint64_t length);  // the same as so many zero bytes, but takes no memory: only their hash is computed
+  Status AppendZeros(uint64_t length);  // as so many zero bytes, but takes no memory: they are hashed, no more
   Status End();
   Status AbortStream();  // forgets the stream that was begun (its chunks may stay as garbage)
 

@@ -27,7 +27,8 @@ Result<std::unique_ptr<File>> OpenLockFile(Env& env, const std::string& path, Lo
   return file;
 }
 
-// What the file says of its holder; empty when nobody that is alive has written there. Those who share a lock write nothing.
+// What the file says of its holder; empty when nobody that is alive has written there. Those who share a lock write
+// nothing.
 std::string HolderWords(const File& file) {
   std::string words;
   if (!file.ReadAt(0, kMaxHolderBytes, &words)) return {};

@@ -1,5 +1,5 @@
-// A byte-limited cache of immutable values, least recently used out first. Several threads that ask for the same missing
-// value wait for one of them to load it. Thread-safe; a load runs without any lock held.
+// A byte-limited cache of immutable values, least recently used out first. Several threads that ask for the same
+// missing value wait for one of them to load it. Thread-safe; a load runs without any lock held.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,7 @@
 #include "store/tree_reader.h"
 
+#include <algorithm>
+
 namespace mirage {
 namespace {
 

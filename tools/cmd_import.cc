@@ -47,13 +47,7 @@ Action DeclareImport(Options& options) {
     wanted.progress_bar = !session.quiet && isatty(STDERR_FILENO);
     if (!session.quiet) wanted.say = [&session](std::string_view line) { session.Say(line); };
     ASSIGN_OR_RETURN(const auto library, session.Open());
-    auto imported = Import(*library, wanted);
-    if (!imported) {
-      // The source is named once, by whoever came first.
-      if (imported.error().message.find(wanted.source) != std::string::npos) return tl::make_unexpected(imported.error());
-      return Annotate(std::move(imported).error(), wanted.source + ": ");
-    }
-    const ImportReport& report = *imported;
+    ASSIGN_OR_RETURN(const ImportReport report, Import(*library, wanted));
     for (const std::string& omission : report.omissions) session.Say(fmt::format("omitted: {}", omission));
     for (const Disk& disk : report.disks) {
       if (!disk.skeleton.IsZero()) continue;

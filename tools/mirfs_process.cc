@@ -159,7 +159,9 @@ Status StartMirfs(const Session& session, const std::string& mountpoint, const s
     said.erase(0, last + 1);
   }
   if (said.starts_with("mirfs: ")) said.erase(0, 7);
+  if (said.ends_with("; see mirfs --help")) said.erase(said.rfind(';'));
   if (said.find(mountpoint) == std::string::npos) said = mountpoint + ": " + said;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kExitUsage) return UsageError(said);
   return Fail(EIO, "{}", said);
 }
 

@@ -62,7 +62,7 @@ Result<LocatedInVersion> LocateArgument(const Snapshot& snapshot, const TreeRead
                                         bool follow_last) {
   ASSIGN_OR_RETURN(VersionPath named, ResolveVersionPath(snapshot, argument));
   auto located = LocatePath(reader, named.version.manifest, named.path.value_or("/"), follow_last);
-  if (!located) return Annotate(std::move(located).error(), argument.substr(0, argument.find(':')) + ": ");
+  if (!located) return Annotate(std::move(located).error(), argument.substr(0, argument.find(':')));
   return LocatedInVersion{std::move(named.version), std::move(*located)};
 }
 

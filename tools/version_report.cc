@@ -11,17 +11,13 @@ Result<SystemFacts> ReadSystemFacts(const ObjectReader& reader, const Manifest& 
   facts.known = true;
   const auto packages = json.find("packages");
   if (packages != json.end() && packages->is_array()) facts.package_count = packages->size();
-  // The facts stand at the top, or under "os".
-  const auto word = [&](const char* key) -> std::string {
-    for (const Json* place : {&json, json.contains("os") ? &json["os"] : nullptr}) {
-      if (place == nullptr || !place->is_object()) continue;
-      const auto value = place->find(key);
-      if (value != place->end() && value->is_string()) return value->get<std::string>();
+  if (const auto os = json.find("os"); os != json.end() && os->is_object()) {
+    for (const char* key : {"product", "distro", "type"}) {
+      const auto value = os->find(key);
+      if (value == os->end() || !value->is_string()) continue;
+      facts.product = value->get<std::string>();
+      if (!facts.product.empty() && facts.product != "unknown") break;
     }
-    return {};
-  };
-  for (const char* key : {"product", "product_name", "distro", "type"}) {
-    if (facts.product = word(key); !facts.product.empty()) break;
   }
   return facts;
 }

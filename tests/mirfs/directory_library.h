@@ -29,7 +29,7 @@ struct Shell {
   std::string out;  // stdout and stderr
 };
 // Runs a line with sh; `out` without the last newline.
-inline Shell Run(const std::string& line) {
+inline Shell RunShell(const std::string& line) {
   Shell result;
   FILE* pipe = popen(("{ " + line + "\n} 2>&1").c_str(), "r");
   if (!pipe) return result;
@@ -41,7 +41,7 @@ inline Shell Run(const std::string& line) {
   return result;
 }
 inline std::string MustRun(const std::string& line) {
-  Shell shell = Run(line);
+  Shell shell = RunShell(line);
   EXPECT_EQ(shell.status, 0) << line << "\n" << shell.out;
   return shell.out;
 }
@@ -75,14 +75,16 @@ class DirectoryLibraryTest : public LibraryTest {
   }
 };
 
-// A read-only mount served by threads of this process. The test's own calls into it are made by children (Run), since a
+// A read-only mount served by threads of this process. The test's own calls into it are made by children (RunShell), since a
 // process that waits for itself in the kernel cannot be killed when it is wrong.
 class InProcessMount {
  public:
   InProcessMount(const std::string& library_path, std::string mountpoint)
       : mountpoint_(std::move(mountpoint)), library_(Must(Library::Open(library_path, {}))), filesystem_(library_) {
     mkdir(mountpoint_.c_str(), 0755);
-    session_ = Must(FuseSession::Mount(filesystem_, mountpoint_, {.source = library_path}));
+    FuseOptions options;
+    options.source = library_path;
+    session_ = Must(FuseSession::Mount(filesystem_, mountpoint_, options));
     watcher_ = std::make_unique<Watcher>(library_, filesystem_, *session_);
     server_ = std::thread([this] { Must(session_->Serve()); });
   }

@@ -20,7 +20,7 @@ class ReadOnlyMountTest : public DirectoryLibraryTest {
   static bool Within2s(const std::string& line, const std::string& wanted) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(2);
     do {
-      const Shell shell = Run(line);
+      const Shell shell = RunShell(line);
       if (shell.status == 0 && shell.out == wanted) return true;
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     } while (std::chrono::steady_clock::now() < end);
@@ -45,9 +45,9 @@ TEST_F(ReadOnlyMountTest, EqualsItsSource) {
 TEST_F(ReadOnlyMountTest, ListedNumbersAreThoseOfStat) {
   const auto mount = Mount();
   for (const std::string directory : {"", "/debian", "/debian/v1", "/debian/v1/usr", "/debian/v1/many"}) {
-    MustRun("cd " + mountpoint() + directory + R"( && ls -aiU | while read -r number name; do
-      [ "$name" = .. ] && [ "$PWD" = )" + mountpoint() + R"( ] && continue
-      [ "$number" = "$(stat -c %i "$name")" ] || { echo "$name: $number"; exit 1; }; done)");
+    MustRun("cd " + mountpoint() + directory + R"sh( && ls -aiU | while read -r number name; do
+      [ "$name" = .. ] && [ "$PWD" = )sh" + mountpoint() + R"sh( ] && continue
+      [ "$number" = "$(stat -c %i "$name")" ] || { echo "$name: $number"; exit 1; }; done)sh");
   }
 }
 
@@ -79,14 +79,14 @@ TEST_F(ReadOnlyMountTest, DiffOpensNothingEqual) {
   MustRun("cd " + source() + " && echo changed > many/7 && touch -d '2024-02-03 04:05:06' many/7 many");
   ImportSource("debian");
   const auto mount = Mount();
-  const Shell diff = Run("diff -r " + v(1) + " " + v(2));
+  const Shell diff = RunShell("diff -r " + v(1) + " " + v(2));
   EXPECT_EQ(diff.status, 1) << diff.out;
   EXPECT_NE(diff.out.find("many/7"), std::string::npos) << diff.out;
   EXPECT_EQ(mount->Requests("read"), 2u);  // many/7, twice
   // Listed are the two roots and the two many; nothing else is gone into. A listing takes a call a page or so.
   EXPECT_EQ(mount->filesystem().inode_count() < 2 * 300 + 100, true);
   const uint64_t reads = mount->Requests("read");
-  EXPECT_EQ(Run("diff -r " + v(1) + "/usr " + v(2) + "/usr").status, 0);
+  EXPECT_EQ(RunShell("diff -r " + v(1) + "/usr " + v(2) + "/usr").status, 0);
   EXPECT_EQ(mount->Requests("read"), reads);
 }
 
@@ -102,10 +102,10 @@ TEST_F(ReadOnlyMountTest, EqualFilesOfAnotherVersionAreWarm) {
 
 TEST_F(ReadOnlyMountTest, NewVersionsAppearWithoutARemount) {
   const auto mount = Mount();
-  EXPECT_NE(Run("ls " + v(2)).status, 0);  // the kernel now remembers that it is missing
+  EXPECT_NE(RunShell("ls " + v(2)).status, 0);  // the kernel now remembers that it is missing
   EXPECT_EQ(MustRun("ls " + mountpoint() + "/debian"), "latest\nv1");
   EXPECT_EQ(MustRun("readlink " + mountpoint() + "/debian/latest"), "v1");
-  EXPECT_NE(Run("ls " + mountpoint() + "/other").status, 0);
+  EXPECT_NE(RunShell("ls " + mountpoint() + "/other").status, 0);
   MustRun("echo more >> " + source() + "/etc/passwd");
   ImportSource("debian");
   ImportSource("other", "first");
@@ -148,10 +148,10 @@ TEST_F(ReadOnlyMountTest, CommonToolsWork) {
 
 TEST_F(ReadOnlyMountTest, NothingCanBeChanged) {
   const auto mount = Mount();
-  EXPECT_NE(Run("echo x > " + v(1) + "/new").out.find("Read-only file system"), std::string::npos);
-  EXPECT_NE(Run("rm " + v(1) + "/etc/passwd").out.find("Read-only file system"), std::string::npos);
-  EXPECT_NE(Run("chmod 777 " + v(1) + "/etc").out.find("Read-only file system"), std::string::npos);
-  EXPECT_NE(Run("mkdir " + mountpoint() + "/branch").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(RunShell("echo x > " + v(1) + "/new").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(RunShell("rm " + v(1) + "/etc/passwd").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(RunShell("chmod 777 " + v(1) + "/etc").out.find("Read-only file system"), std::string::npos);
+  EXPECT_NE(RunShell("mkdir " + mountpoint() + "/branch").out.find("Read-only file system"), std::string::npos);
 }
 
 TEST_F(ReadOnlyMountTest, IsFoundInTheMountTable) {

@@ -1,6 +1,7 @@
 // The real disk behind Env, and locks on it.
 #include "store/env.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +22,9 @@ using testing::TemporaryDirectory;
 class EnvTest : public ::testing::Test {
  protected:
   std::string operator/(const std::string& name) const { return directory_ / name; }
-  bool Exists(const std::string& name) { return std::filesystem::exists(std::filesystem::symlink_status(*this / name)); }
+  bool Exists(const std::string& name) {
+    return std::filesystem::exists(std::filesystem::symlink_status(*this / name));
+  }
 
   Env& env_ = Env::Default();
   TemporaryDirectory directory_;

@@ -1,6 +1,9 @@
-// What a ContentWriter fills and a ContentReader reads, without a library: one pack on disk, its index and the lists in memory.
+// What a ContentWriter fills and a ContentReader reads, without a library: one pack on disk, its index and the lists in
+// memory.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <string>
@@ -76,11 +79,11 @@ class MemoryStore final : public ContentWriter::Sink, public ObjectWriter, publi
 inline std::string RandomBytes(size_t size, uint64_t seed) {
   std::string bytes(size, '\0');
   uint64_t state = seed * 0x9e3779b97f4a7c15 + 1;
-  for (char& byte : bytes) {
+  for (size_t at = 0; at < size; at += sizeof state) {
     state ^= state << 13;
     state ^= state >> 7;
     state ^= state << 17;
-    byte = static_cast<char>(state >> 56);
+    std::memcpy(bytes.data() + at, &state, std::min(sizeof state, size - at));
   }
   return bytes;
 }

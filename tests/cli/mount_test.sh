@@ -1,0 +1,111 @@
+#!/bin/bash
+# mount, umount and overlay, from the command line.
+. "$(dirname "$0")/lib.sh"
+
+[ -c /dev/fuse ] || skip "no /dev/fuse"
+[ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || skip "no fusermount3"
+mnt=$work/mnt
+mkdir "$mnt"
+mounts+=("$mnt")
+id='[0-9a-f]{64}'
+
+expect 0 "$mirage" init
+make_source "$work/source"
+expect 0 "$mirage" import "$work/source" debian
+echo more >>"$work/source/etc/motd"
+expect 0 "$mirage" import "$work/source" debian
+
+# every version
+expect 0 "$mirage" mount "$mnt"
+expect 0 ls "$mnt/debian"
+out_is $'latest\nv1\nv2'
+expect 0 cat "$mnt/debian/v1/etc/motd" "$mnt/debian/latest/etc/motd"
+out_is $'hello\nhello\nmore'
+expect 0 diff -r --no-dereference "$mnt/debian/v2/etc" "$work/source/etc"
+expect_error 1 'busy' "$mirage" mount "$mnt"
+expect_error 2 'read-only mount' "$mirage" umount "$mnt" -m message
+(cd "$mnt/debian/v1" && exec sleep 60) &
+sleeper=$!
+sleep 0.3
+expect_error 1 'busy.*sleep' "$mirage" umount "$mnt"
+mountpoint -q "$mnt" || fail "a busy mount is gone"
+kill "$sleeper"
+{ wait "$sleeper"; } 2>/dev/null
+expect 0 "$mirage" umount "$mnt"
+mountpoint -q "$mnt" && fail "still mounted"
+
+# one branch, edited
+expect 0 "$mirage" mount --edit debian "$mnt"
+echo edited >"$mnt/etc/motd"
+mkdir "$mnt/srv" && echo new >"$mnt/srv/file"
+rm "$mnt/bin/link"
+expect 0 "$mirage" overlay list
+out_has "^[0-9a-z-]+ debian/v2 mounted .* $mnt\$"
+expect 0 "$mirage" umount "$mnt" -m 'by hand'
+out_has "^debian/v3 $id\$"
+mountpoint -q "$mnt" && fail "still mounted"
+expect 0 "$mirage" overlay list
+out_is ''
+expect 1 "$mirage" diff debian/v2 debian/v3 -- /etc/motd /srv/file /bin/link
+out_is $'D /bin/link\nM /etc/motd\nA /srv/file'
+expect 0 "$mirage" show debian
+out_has '^message: by hand$'
+expect 0 "$mirage" fsck
+
+# nothing changed; thrown away; a tag of one's own
+expect 0 "$mirage" mount --edit debian "$mnt"
+expect 0 cat "$mnt/etc/motd"
+expect 0 "$mirage" umount "$mnt"
+out_is 'no changes'
+expect 0 "$mirage" mount --edit debian "$mnt"
+echo lost >"$mnt/lost"
+expect 0 "$mirage" umount "$mnt" --discard
+out_is ''
+expect_error 1 '/lost' "$mirage" cat debian:/lost
+expect 0 "$mirage" mount --edit debian -m 'from mount' --tag gold "$mnt"
+echo kept >"$mnt/kept"
+expect 0 "$mirage" --json umount "$mnt"
+out_has '"version":"debian/gold"'
+expect 0 "$mirage" overlay list
+out_is ''
+
+# killed: nothing that was synced is lost, nothing is committed unasked
+kill_daemon() {
+  local process
+  for process in /proc/[0-9]*; do
+    [ "$(readlink "$process/exe")" = "$(readlink -f "$MIRAGE_BIN/mirfs")" ] || continue
+    tr '\0' '\n' <"$process/cmdline" | grep -qxF -- "$mnt" && kill -KILL "${process#/proc/}"
+  done
+  sleep 0.3
+}
+expect 0 "$mirage" mount --edit debian "$mnt"
+echo survives >"$mnt/survivor"
+sync "$mnt/survivor"
+kill_daemon
+expect_error 1 'daemon is dead.*overlay commit' "$mirage" umount "$mnt"
+expect 0 "$mirage" overlay list
+out_has '^[0-9a-z-]+ debian/gold active '
+overlay=$(cut -d' ' -f1 "$work/out")
+expect 0 "$mirage" overlay resume "$overlay" "$mnt"
+expect 0 cat "$mnt/survivor"
+out_is survives
+kill_daemon
+umount -l "$mnt"
+expect 0 "$mirage" overlay commit "${overlay:0:6}" --to rescued -m rescued
+out_has "^rescued/v1 $id\$"
+expect 0 "$mirage" cat rescued:/survivor
+out_is survives
+expect 0 "$mirage" overlay list
+out_is ''
+expect 0 "$mirage" mount --edit debian "$mnt"
+echo gone >"$mnt/gone"
+sync "$mnt/gone"
+kill_daemon
+umount -l "$mnt"
+expect 0 "$mirage" overlay list
+expect 0 "$mirage" overlay discard "$(cut -d' ' -f1 "$work/out")"
+expect 0 "$mirage" overlay list
+out_is ''
+expect 0 "$mirage" fsck
+
+finish

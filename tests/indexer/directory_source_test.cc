@@ -1,0 +1,276 @@
+// Importing a directory: everything it holds, nothing else, and the library as before when it cannot be done.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "indexer/importer.h"
+#include "tests/indexer/host_tree.h"
+#include "tests/testing/store_fixture.h"
+
+namespace mirage::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+class DirectoryImportTest : public LibraryTest {
+ protected:
+  DirectoryImportTest() { fs::create_directory(source()); }
+  std::string source() const { return directory_ / "source"; }
+  void Write(const std::string& path, const std::string& bytes) const {
+    std::ofstream(source() + "/" + path, std::ios::binary) << bytes;
+  }
+  ImportOptions Options(const std::string& branch = "b") {
+    ImportOptions options;
+    options.source = source();
+    options.branch = branch;
+    options.say = [this](std::string_view line) { said_.emplace_back(line); };
+    return options;
+  }
+  Manifest Head(const std::string& branch = "b") {
+    Must(library_->Refresh());
+    return Must(ReadManifest(library_->objects(), Must(library_->snapshot()->Branch(branch))->manifest));
+  }
+  std::vector<std::string> Names(const Manifest& manifest) const {
+    std::vector<std::string> names;
+    Must(TreeReader(library_).Walk(manifest.root, [&](const std::string& path, const Entry&) -> Result<bool> {
+      if (!path.empty()) names.push_back(path);
+      return true;
+    }));
+    return names;
+  }
+  int ErrorOf(const ImportOptions& options, const std::string& words) {
+    const auto report = Import(*library_, options);
+    if (report) return 0;
+    EXPECT_NE(report.error().message.find(words), std::string::npos) << report.error().message;
+    EXPECT_EQ(report.error().message.find('\n'), std::string::npos) << report.error().message;
+    EXPECT_TRUE(fs::is_empty(library_->staging_path()));
+    return report.error().code;
+  }
+  std::vector<std::string> said_;
+};
+
+TEST_F(DirectoryImportTest, KeepsEverythingThatADirectoryHolds) {
+  if (geteuid() != 0) GTEST_SKIP() << "devices, owners and trusted attributes need root";
+  FillStrangeTree(source());
+  const auto report = Must(Import(*library_, Options()));
+  EXPECT_TRUE(report.changed);
+  EXPECT_EQ(report.version.tag, "v1");
+  EXPECT_TRUE(report.omissions.empty());
+  size_t entries = 0;
+  EXPECT_TRUE(VersionEqualsDirectory(library_, Head(), source(), &entries));
+  EXPECT_EQ(entries, report.files + 1);
+  EXPECT_GT(entries, 350u);
+  EXPECT_TRUE(said_.empty());
+}
+
+TEST_F(DirectoryImportTest, TheSameAgainMakesNoVersion) {
+  Write("f", "hello");
+  fs::create_directory(source() + "/d");
+  ImportOptions options = Options();
+  options.message = "first";
+  const auto first = Must(Import(*library_, options));
+  Must(library_->Refresh());
+  const auto again = Must(Import(*library_, options));
+  EXPECT_FALSE(again.changed);
+  EXPECT_EQ(again.tree, first.tree);
+  EXPECT_EQ(again.version.manifest, first.version.manifest);
+  EXPECT_EQ(again.version.tag, "v1");
+  EXPECT_EQ(Head().message, "first");
+
+  options.allow_empty = true;
+  const auto empty = Must(Import(*library_, options));
+  EXPECT_TRUE(empty.changed);
+  EXPECT_EQ(empty.version.tag, "v2");
+  EXPECT_EQ(Head().parents, std::vector<ObjectId>{first.version.manifest});
+}
+
+TEST_F(DirectoryImportTest, ALinkAloneIsAChange) {
+  Write("a", "same");
+  Write("b", "same");
+  const timespec times[2] = {{1, 0}, {1, 0}};
+  for (const char* name : {"/a", "/b"}) ASSERT_EQ(utimensat(AT_FDCWD, (source() + name).c_str(), times, 0), 0);
+  ASSERT_EQ(utimensat(AT_FDCWD, source().c_str(), times, 0), 0);
+  const auto first = Must(Import(*library_, Options()));
+  Must(library_->Refresh());
+  fs::remove(source() + "/b");
+  fs::create_hard_link(source() + "/a", source() + "/b");
+  ASSERT_EQ(utimensat(AT_FDCWD, source().c_str(), times, 0), 0);
+  const auto second = Must(Import(*library_, Options()));
+  EXPECT_TRUE(second.changed);
+  EXPECT_EQ(second.tree, first.tree);
+  EXPECT_FALSE(Head().links.IsZero());
+}
+
+TEST_F(DirectoryImportTest, ASmallChangeAddsLittle) {
+  std::string bytes;
+  for (uint32_t i = 0; bytes.size() < (8 << 20); ++i) bytes += fmt::format("{:x} ", i * 2654435761u);
+  Write("large", bytes);
+  for (int i = 0; i < 200; ++i) Write("f" + std::to_string(i), bytes.substr(static_cast<size_t>(i) * 1000, 900));
+  const auto first = Must(Import(*library_, Options()));
+  Must(library_->Refresh());
+  bytes.insert(bytes.size() / 2, "changed");
+  Write("large", bytes);
+  const auto second = Must(Import(*library_, Options()));
+  EXPECT_TRUE(second.changed);
+  EXPECT_LT(second.new_bytes * 20, first.new_bytes);
+}
+
+TEST_F(DirectoryImportTest, FollowsNoLinkOut) {
+  fs::create_directory(directory_ / "outside");
+  std::ofstream(directory_ / "outside/secret") << "secret";
+  fs::create_directory_symlink(directory_ / "outside", source() + "/link");
+  Must(Import(*library_, Options()));
+  EXPECT_EQ(Names(Head()), std::vector<std::string>{"link"});
+}
+
+TEST_F(DirectoryImportTest, LeavesTheLibraryItselfOut) {
+  Write("f", "1");
+  ImportOptions options = Options();
+  options.source = directory_.path();
+  const auto report = Must(Import(*library_, options));
+  EXPECT_EQ(Names(Head()), (std::vector<std::string>{"source", "source/f"}));
+  ASSERT_EQ(report.omissions.size(), 1u);
+  EXPECT_EQ(Head().omissions, report.omissions);
+  options.source = path();
+  EXPECT_EQ(ErrorOf(options, "library itself"), EINVAL);
+}
+
+TEST_F(DirectoryImportTest, ExcludesWithAllThatIsBelow) {
+  fs::create_directories(source() + "/var/cache/deep");
+  Write("var/cache/deep/f", "1");
+  Write("var/keep", "2");
+  Write("a.pyc", "3");
+  fs::create_hard_link(source() + "/a.pyc", source() + "/b");
+  fs::create_hard_link(source() + "/a.pyc", source() + "/c");
+  ImportOptions options = Options();
+  options.exclude = {"/var/cache", "*.pyc"};
+  const auto report = Must(Import(*library_, options));
+  EXPECT_EQ(Names(Head()), (std::vector<std::string>{"b", "c", "var", "var/keep"}));
+  EXPECT_EQ(Must(TreeReader(library_).LinkGroups(Head().links)),
+            (std::map<std::string, std::vector<std::string>>{{"b", {"b", "c"}}}));
+  EXPECT_EQ(report.omissions.size(), 2u);
+  options.exclude = {"relative"};
+  EXPECT_EQ(ErrorOf(options, "must begin with"), EINVAL);
+}
+
+TEST_F(DirectoryImportTest, GoesAsDeepAsDirectoriesGo) {
+  // Deeper than descriptors are kept open, and than PATH_MAX.
+  int at = open(source().c_str(), O_RDONLY | O_DIRECTORY);
+  constexpr int kDepth = 300;
+  for (int i = 0; i < kDepth; ++i) {
+    const std::string name(20, static_cast<char>('a' + i % 26));
+    ASSERT_EQ(mkdirat(at, name.c_str(), 0755), 0);
+    const int next = openat(at, name.c_str(), O_RDONLY | O_DIRECTORY);
+    close(at);
+    at = next;
+  }
+  close(openat(at, "bottom", O_CREAT | O_WRONLY, 0644));
+  close(at);
+  EXPECT_EQ(Must(Import(*library_, Options())).files, kDepth + 1u);
+  EXPECT_TRUE(Names(Head()).back().ends_with("/bottom"));
+}
+
+TEST_F(DirectoryImportTest, AFileThatGrowsMeanwhileIsNamed) {
+  Write("log", std::string(4 << 20, 'x'));
+  std::atomic<bool> stop{false};
+  std::thread writer([&] {
+    std::ofstream log(source() + "/log", std::ios::app);
+    while (!stop) log << "more" << std::flush;
+  });
+  const auto report = Import(*library_, Options());
+  stop = true;
+  writer.join();
+  ASSERT_TRUE(report) << report.error().message;
+  ASSERT_EQ(report->omissions.size(), 1u);
+  EXPECT_NE(report->omissions[0].find("/log changed while it was being read"), std::string::npos);
+  EXPECT_EQ(said_, report->omissions);
+}
+
+TEST_F(DirectoryImportTest, RefusesInOneLine) {
+  Write("f", "1");
+  ImportOptions options = Options();
+  options.source = directory_ / "nowhere";
+  EXPECT_EQ(ErrorOf(options, "nowhere: No such file"), ENOENT);
+  options = Options();
+  options.branch = "-bad";
+  EXPECT_NE(ErrorOf(options, "-bad"), 0);
+  options = Options();
+  options.format = "qcow2";
+  EXPECT_EQ(ErrorOf(options, "directory"), EISDIR);
+  options = Options();
+  options.source += "/f";
+  options.format = "directory";
+  EXPECT_EQ(ErrorOf(options, "Not a directory"), ENOTDIR);
+  options = Options();
+  options.parent = "none";
+  EXPECT_EQ(ErrorOf(options, "none"), ENOENT);
+  options = Options();
+  options.tag = "t";
+  Must(Import(*library_, options));
+  Must(library_->Refresh());
+  EXPECT_EQ(ErrorOf(options, "taken"), EEXIST);
+  std::atomic<bool> interrupted{true};
+  options = Options();
+  options.interrupted = &interrupted;
+  EXPECT_EQ(ErrorOf(options, "interrupted"), EINTR);
+}
+
+TEST_F(DirectoryImportTest, AnotherParentMakesABranch) {
+  Write("f", "1");
+  const auto first = Must(Import(*library_, Options()));
+  Must(library_->Refresh());
+  ImportOptions options = Options("c");
+  options.parent = "b/v1";
+  EXPECT_TRUE(Must(Import(*library_, options)).changed);
+  EXPECT_EQ(Head("c").parents, std::vector<ObjectId>{first.version.manifest});
+  Write("f", "2");
+  Must(Import(*library_, Options()));
+  Must(library_->Refresh());
+  options.parent = "b";
+  EXPECT_EQ(ErrorOf(options, "head of its own"), EINVAL);
+}
+
+TEST_F(DirectoryImportTest, AnUnreadableFileIsNamed) {
+  if (geteuid() != 0) GTEST_SKIP() << "becomes another user, as root";
+  // The child needs a library and a tree of its own: those of the test are root's.
+  const std::string own = directory_ / "own";
+  fs::create_directory(own);
+  ASSERT_EQ(chmod(directory_.path().c_str(), 0755), 0);
+  ASSERT_EQ(chown(own.c_str(), 65534, 65534), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    int failed = 1;
+    try {
+      if (setgid(65534) != 0 || setuid(65534) != 0) _exit(failed);
+      fs::create_directory(own + "/source");
+      std::ofstream(own + "/source/locked") << "1";
+      chmod((own + "/source/locked").c_str(), 0);
+      Must(Library::Create(own + "/library", {}));
+      const auto library = Must(Library::Open(own + "/library", {}));
+      ImportOptions options;
+      options.source = own + "/source";
+      options.branch = "b";
+      const auto report = Import(*library, options);
+      failed = !report && report.error().code == EACCES &&
+                       report.error().message.find("source/locked: Permission denied") != std::string::npos
+                   ? 0
+                   : 2;
+    } catch (const std::exception&) {
+      failed = 3;
+    }
+    _exit(failed);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+}  // namespace
+}  // namespace mirage::testing

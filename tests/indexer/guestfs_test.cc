@@ -1,0 +1,245 @@
+// Importing disk images through libguestfs. Launches cost 15-25 s where hardware acceleration is missing: what can be
+// shown by one is shown by one.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <nlohmann/json.hpp>
+
+#include "indexer/disk_format.h"
+#include "indexer/importer.h"
+#include "tests/indexer/host_tree.h"
+#include "tests/testing/store_fixture.h"
+
+namespace mirage::testing {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool Shell(const std::string& command) { return std::system((command + " >&2").c_str()) == 0; }
+
+// Why the appliance cannot run here; empty: it can.
+std::string Missing() {
+  if (geteuid() != 0) return "loop mounts need root";
+  for (const char* program : {"supermin", "qemu-img", "sfdisk", "mkfs.ext4"}) {
+    if (!Shell(fmt::format("command -v {}", program))) return fmt::format("{} is not installed", program);
+  }
+  if (!fs::exists("/dev/loop-control")) return "there are no loop devices";
+  return {};
+}
+
+#define NEED_APPLIANCE() \
+  if (const std::string why = Missing(); !why.empty()) GTEST_SKIP() << why
+
+class GuestfsImportTest : public LibraryTest {
+ protected:
+  ImportOptions Options(const std::string& source, const std::string& branch = "disk") {
+    ImportOptions options;
+    options.source = source;
+    options.branch = branch;
+    options.say = [this](std::string_view line) { said_.emplace_back(line); };
+    return options;
+  }
+  Manifest Head(const std::string& branch) {
+    Must(library_->Refresh());
+    return Must(ReadManifest(library_->objects(), Must(library_->snapshot()->Branch(branch))->manifest));
+  }
+  // A disk of `megabytes` with one ext4 partition.
+  std::string MakeDisk(const std::string& name, int megabytes) const {
+    const std::string disk = directory_ / name;
+    EXPECT_TRUE(Shell(fmt::format("truncate -s {}M {} && echo start=2048,type=83 | sfdisk -q {}", megabytes, disk, disk)));
+    EXPECT_TRUE(Shell(fmt::format("mkfs.ext4 -q -b 4096 -E offset=1048576 -F {} {}M", disk, megabytes - 1)));
+    return disk;
+  }
+  // Fails the test if the import does not fail with these words, in one line, leaving nothing.
+  int ErrorOf(const ImportOptions& options, const std::string& words) {
+    const auto report = Import(*library_, options);
+    if (report) return 0;
+    EXPECT_NE(report.error().message.find(words), std::string::npos) << report.error().message;
+    EXPECT_EQ(report.error().message.find('\n'), std::string::npos) << report.error().message;
+    EXPECT_TRUE(fs::is_empty(library_->staging_path()));
+    return report.error().code;
+  }
+  std::vector<std::string> said_;
+};
+
+class LoopMount {
+ public:
+  LoopMount(const std::string& disk, const std::string& options) : place_(directory_ / "mnt") {
+    fs::create_directory(place_);
+    ok_ = Shell(fmt::format("mount -o {},loop,offset=1048576 {} {}", options, disk, place_));
+  }
+  ~LoopMount() {
+    if (ok_ && umount2(place_.c_str(), 0) != 0) umount2(place_.c_str(), MNT_DETACH);
+  }
+  bool ok() const { return ok_; }
+  const std::string& path() const { return place_; }
+
+ private:
+  TemporaryDirectory directory_;
+  const std::string place_;
+  bool ok_ = false;
+};
+
+TEST_F(GuestfsImportTest, ADiskEqualsItsLoopMountAndItsDirectory) {
+  NEED_APPLIANCE();
+  const std::string disk = MakeDisk("disk.raw", 120);
+  {
+    const LoopMount mount(disk, "rw");
+    ASSERT_TRUE(mount.ok());
+    FillStrangeTree(mount.path());
+  }
+  ImportOptions options = Options(disk);
+  options.message = "from the disk";
+  const auto from_disk = Must(Import(*library_, options));
+  std::fprintf(stderr, "appliance %.1f s, whole import %.1f s\n", from_disk.appliance_seconds, from_disk.seconds);
+  EXPECT_TRUE(from_disk.omissions.empty()) << from_disk.omissions[0];
+  EXPECT_LE(said_.size(), 1 + from_disk.seconds / 5);
+  const Manifest manifest = Head("disk");
+
+  ASSERT_EQ(manifest.disks.size(), 1u);
+  EXPECT_EQ(manifest.disks[0].name, "sda");
+  EXPECT_EQ(manifest.disks[0].size_bytes, 120u << 20);
+  EXPECT_TRUE(manifest.disks[0].skeleton.IsZero());
+  EXPECT_EQ(manifest.mounts, (std::vector<Mount>{{"/", "ext4", "/dev/sda1"}}));
+  const auto inspection = nlohmann::json::parse(
+      Must(library_->objects().ReadObject(ObjectKind::kInspection, manifest.inspection)));
+  EXPECT_EQ(inspection["schema"], 1);
+  EXPECT_EQ(inspection["os"]["distro"], "debian");
+  EXPECT_EQ(inspection["os"]["major"], 12);
+  EXPECT_EQ(inspection["os"]["hostname"], "strange");
+  ASSERT_EQ(inspection["packages"].size(), 1u);
+  EXPECT_EQ(inspection["packages"][0]["version"], "1:2.0-3");
+
+  const LoopMount mount(disk, "ro");
+  ASSERT_TRUE(mount.ok());
+  EXPECT_TRUE(VersionEqualsDirectory(library_, manifest, mount.path()));
+
+  const auto from_directory = Must(Import(*library_, Options(mount.path(), "directory")));
+  EXPECT_EQ(from_directory.tree, from_disk.tree);
+  EXPECT_EQ(Head("directory").links, manifest.links);
+  const auto again = Must(Import(*library_, Options(mount.path(), "disk")));
+  EXPECT_FALSE(again.changed);
+}
+
+// Two filesystems, no system; as qcow2; with excludes. And the second import of the same finds no change.
+TEST_F(GuestfsImportTest, WithoutASystemFilesystemsAreDirectories) {
+  NEED_APPLIANCE();
+  const std::string disk = MakeDisk("disk.raw", 64);
+  {
+    const LoopMount mount(disk, "rw");
+    ASSERT_TRUE(mount.ok());
+    fs::create_directories(mount.path() + "/cache/deep");
+    std::ofstream(mount.path() + "/cache/deep/f") << "left out";
+    std::ofstream(mount.path() + "/cache/first") << "two names";
+    fs::create_hard_link(mount.path() + "/cache/first", mount.path() + "/second");
+    std::ofstream(mount.path() + "/kept.o") << "left out";
+    std::ofstream(mount.path() + "/kept") << "kept";
+  }
+  const std::string qcow2 = directory_ / "disk.qcow2";
+  ASSERT_TRUE(Shell(fmt::format("qemu-img convert -O qcow2 {} {}", disk, qcow2)));
+  ImportOptions options = Options(qcow2);
+  options.exclude = {"/sda1/cache", "*.o"};
+  const auto first = Must(Import(*library_, options));
+  const Manifest manifest = Head("disk");
+  EXPECT_TRUE(manifest.inspection.IsZero());
+  EXPECT_EQ(manifest.mounts, (std::vector<Mount>{{"/sda1", "ext4", "/dev/sda1"}}));
+  EXPECT_EQ(manifest.root.mode, 0755);
+  const TreeReader reader(library_);
+  std::string bytes;
+  Must(reader.Read(Must(reader.Find(manifest.root, "/sda1/second")), 0, 100, &bytes));
+  EXPECT_EQ(bytes, "two names");
+  EXPECT_TRUE(manifest.links.IsZero());
+  EXPECT_TRUE(reader.Find(manifest.root, "/sda1/kept"));
+  EXPECT_FALSE(reader.Find(manifest.root, "/sda1/kept.o"));
+  EXPECT_FALSE(reader.Find(manifest.root, "/sda1/cache"));
+  const auto again = Must(Import(*library_, options));
+  EXPECT_FALSE(again.changed);
+  EXPECT_EQ(again.tree, first.tree);
+}
+
+TEST_F(GuestfsImportTest, RefusesBeforeTheLaunch) {
+  const std::string file = directory_ / "image";
+  const auto write = [&](const std::string& bytes) { std::ofstream(file, std::ios::binary) << bytes; };
+  write("");
+  EXPECT_EQ(ErrorOf(Options(file), "empty"), EINVAL);
+  write(std::string("LUKS\xba\xbe\0\2", 8) + std::string(1 << 20, 'x'));
+  EXPECT_EQ(ErrorOf(Options(file), "encrypted"), EINVAL);
+  EXPECT_EQ(ErrorOf(Options(directory_ / "nowhere"), "No such file"), ENOENT);
+  EXPECT_EQ(ErrorOf(Options("/dev/null"), "neither a directory nor a disk image"), EINVAL);
+  ImportOptions options = Options(file);
+  options.format = "qcow2";
+  EXPECT_EQ(ErrorOf(options, "no qcow2 image"), EINVAL);
+  options.format = "floppy";
+  EXPECT_EQ(ErrorOf(options, "floppy"), EINVAL);
+  write("# Disk DescriptorFile\nRW 63 FLAT \"/etc/shadow\" 0\n");
+  EXPECT_EQ(ErrorOf(Options(file), "names other files"), EINVAL);
+
+  // A partition table that speaks of more than there is.
+  std::string table(1 << 20, '\0');
+  table[446 + 4] = '\x83';
+  table[446 + 9] = 8;   // from sector 2048
+  table[446 + 14] = 1;  // 65536 sectors
+  table[510] = '\x55';
+  table[511] = '\xaa';
+  write(table);
+  EXPECT_EQ(ErrorOf(Options(file), "truncated"), EINVAL);
+  table.resize((2048 + 65536) * 512);
+  write(table);
+  EXPECT_EQ(Must(DetectDiskFormat(file, "")), "raw");
+
+  if (!Shell("command -v qemu-img")) GTEST_SKIP() << "qemu-img is not installed";
+  const std::string image = directory_ / "disk.qcow2";
+  for (const char* kind : {"qcow2", "vdi", "vhdx", "vpc", "vmdk"}) {
+    ASSERT_TRUE(Shell(fmt::format("qemu-img convert -f raw -O {} {} {}", kind, file, image)));
+    EXPECT_EQ(Must(DetectDiskFormat(image, "")), kind);
+  }
+  ASSERT_TRUE(Shell(fmt::format("head -c 8M /dev/urandom > {} && qemu-img convert -f raw -O qcow2 {} {}", file, file, image)));
+  EXPECT_EQ(Must(DetectDiskFormat(image, "")), "qcow2");
+  fs::resize_file(image, fs::file_size(image) / 2);
+  EXPECT_EQ(ErrorOf(Options(image), "truncated"), EINVAL);
+  fs::resize_file(image, 40);
+  EXPECT_EQ(ErrorOf(Options(image), "truncated"), EINVAL);
+  // A backing file would be a way to any file of this machine.
+  ASSERT_TRUE(Shell(fmt::format("qemu-img create -q -f qcow2 -b /etc/passwd -F raw {} 1M", image)));
+  EXPECT_EQ(ErrorOf(Options(image), "--format qcow2"), EINVAL);
+  EXPECT_EQ(Must(DetectDiskFormat(image, "qcow2")), "qcow2");
+  ASSERT_TRUE(Shell(fmt::format("qemu-img create -q -f qcow2 -o data_file={},data_file_raw=on {} 8M", file, image)));
+  EXPECT_EQ(ErrorOf(Options(image), "--format qcow2"), EINVAL);
+}
+
+TEST_F(GuestfsImportTest, RefusesWhatHoldsNoFiles) {
+  NEED_APPLIANCE();
+  const std::string file = directory_ / "image";
+  ASSERT_TRUE(Shell(fmt::format("head -c 4M /dev/urandom > {}", file)));
+  EXPECT_EQ(ErrorOf(Options(file), "no filesystem found"), EINVAL);
+  EXPECT_FALSE(Must(library_->Refresh()));
+}
+
+TEST_F(GuestfsImportTest, AnInterruptEndsTheAppliance) {
+  NEED_APPLIANCE();
+  const std::string disk = MakeDisk("disk.raw", 64);
+  std::atomic<bool> interrupted{false};
+  ImportOptions options = Options(disk);
+  options.interrupted = &interrupted;
+  std::thread user([&] {
+    sleep(6);
+    interrupted = true;
+  });
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(ErrorOf(options, "interrupted"), EINTR);
+  user.join();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(12));
+  EXPECT_FALSE(Must(library_->Refresh()));
+}
+
+}  // namespace
+}  // namespace mirage::testing
