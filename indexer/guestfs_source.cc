@@ -161,6 +161,10 @@ class GuestfsSource::TreeReading {
       if (!next) return {};
       TarMember& member = *next;
       if (const size_t index = IndexOf(member.path); index < seen_.size()) seen_[index] = true;
+      const FileType type = member.entry.type;
+      if (type == FileType::kFifo || type == FileType::kCharDevice || type == FileType::kBlockDevice) {
+        specials_.push_back(member.path);
+      }
       std::string path = Join(prefix_, member.path);
       if (member.hard_link) {
         TRY(sink_.AddLink(std::move(path), Join(prefix_, member.target)));
@@ -181,38 +185,49 @@ class GuestfsSource::TreeReading {
     }
   }
 
-  // What find(1) saw and tar(1) left out: sockets, by directory. Anything else is an error: nothing is lost in silence.
+  // What tar(1) does not tell: sockets, which it leaves out, and which fifos and devices are hard links to each other. They are
+  // asked for by directory. Any other name that find(1) saw and tar did not bring is an error: nothing is lost in silence.
+  struct Question {
+    std::string name;
+    bool brought;  // by the stream; only its links are in question
+  };
   Status AddMissing() {
-    std::map<std::string, std::vector<std::string>> missing;
+    std::map<std::string, std::vector<Question>> questions;
+    const auto ask = [&](const std::string& path, bool brought) {
+      const size_t slash = path.rfind('/');
+      if (slash == std::string::npos) {
+        questions[""].push_back({path, brought});
+      } else {
+        questions[path.substr(0, slash)].push_back({path.substr(slash + 1), brought});
+      }
+    };
+    for (const std::string& path : specials_) ask(path, true);
     TRY(ForEachName([&](const std::string& name) -> Status {
       const size_t index = IndexOf(name);
-      if (index == seen_.size() || seen_[index] || sink_.Excluded(Join(prefix_, name))) return {};
-      const size_t slash = name.rfind('/');
-      missing[slash == std::string::npos ? "" : name.substr(0, slash)].push_back(
-          slash == std::string::npos ? name : name.substr(slash + 1));
+      if (index < seen_.size() && !seen_[index] && !sink_.Excluded(Join(prefix_, name))) ask(name, false);
       return {};
     }));
-    for (auto& [directory, names] : missing) TRY(AddSockets(directory, names));
+    for (auto& [directory, asked] : questions) TRY(Answer(directory, asked));
     return {};
   }
 
-  Status AddSockets(const std::string& directory, std::vector<std::string>& names) {
-    const std::string place = Join(directory_ == "/" ? "" : directory_, directory);
-    const std::string guest = place.starts_with('/') ? place : "/" + place;
-    std::vector<char*> list;
-    for (std::string& name : names) list.push_back(name.data());
-    list.push_back(nullptr);
+  Status Answer(const std::string& directory, std::vector<Question>& asked) {
+    const std::string guest = Join(directory_ == "/" ? "" : directory_, directory);
+    const std::string place = guest.starts_with('/') ? guest : "/" + guest;
+    std::vector<char*> names;
+    for (Question& question : asked) names.push_back(question.name.data());
+    names.push_back(nullptr);
     const std::unique_ptr<guestfs_statns_list, void (*)(guestfs_statns_list*)> stats(
-        guestfs_lstatnslist(appliance_.handle(), guest.c_str(), list.data()), guestfs_free_statns_list);
+        guestfs_lstatnslist(appliance_.handle(), place.c_str(), names.data()), guestfs_free_statns_list);
     if (!stats) return appliance_.Failed(fmt::format("/{} cannot be read", Join(prefix_, directory)));
     const std::unique_ptr<guestfs_xattr_list, void (*)(guestfs_xattr_list*)> attributes(
-        guestfs_lxattrlist(appliance_.handle(), guest.c_str(), list.data()), guestfs_free_xattr_list);
+        guestfs_lxattrlist(appliance_.handle(), place.c_str(), names.data()), guestfs_free_xattr_list);
     if (!attributes) return appliance_.Failed(fmt::format("/{} cannot be read", Join(prefix_, directory)));
 
     // The attributes come as one list: for each name an element without name whose value is a number, then so many.
     uint32_t position = 0;
-    for (size_t i = 0; i < names.size(); ++i) {
-      const std::string path = Join(prefix_, Join(directory, names[i]));
+    for (size_t i = 0; i < asked.size(); ++i) {
+      const std::string path = Join(prefix_, Join(directory, asked[i].name));
       if (i >= stats->len || position >= attributes->len) return Fail(EIO, "/{}: the appliance gives no attributes", path);
       const struct guestfs_statns& st = stats->val[i];
       XattrSet xattrs;
@@ -223,13 +238,17 @@ class GuestfsSource::TreeReading {
         const guestfs_xattr& attribute = attributes->val[position++];
         xattrs.emplace(attribute.attrname, std::string(attribute.attrval, attribute.attrval_len));
       }
-      if (st.st_ino < 0 || !S_ISSOCK(st.st_mode)) return Fail(EIO, "/{} was listed, but not read", path);
-      const std::pair<int64_t, int64_t> inode{st.st_dev, st.st_ino};
-      if (const auto first = sockets_.find(inode); first != sockets_.end()) {
-        TRY(sink_.AddLink(path, first->second));
-        continue;
+      if (st.st_ino < 0 || (!asked[i].brought && !S_ISSOCK(st.st_mode))) {
+        return Fail(EIO, "/{} was listed, but not read", path);
       }
-      if (st.st_nlink > 1) sockets_.emplace(inode, path);
+      if (st.st_nlink > 1) {
+        const auto [first, is_first] = firsts_.try_emplace({st.st_dev, st.st_ino}, path);
+        if (!is_first) {
+          TRY(sink_.AddLink(path, first->second));
+          continue;
+        }
+      }
+      if (asked[i].brought) continue;
       Entry entry;
       entry.type = FileType::kSocket;
       entry.mode = static_cast<uint16_t>(st.st_mode & 07777);
@@ -248,7 +267,8 @@ class GuestfsSource::TreeReading {
   const std::string directory_, prefix_, names_file_;
   std::vector<uint64_t> hashes_;  // of all names, sorted
   std::vector<bool> seen_;        // which of them the stream has brought
-  std::map<std::pair<int64_t, int64_t>, std::string> sockets_;  // with several names: by inode the first
+  std::vector<std::string> specials_;  // fifos and devices that it has brought
+  std::map<std::pair<int64_t, int64_t>, std::string> firsts_;  // of sockets, fifos and devices with several names
 };
 
 Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {

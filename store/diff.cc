@@ -138,8 +138,8 @@ class Differ {
       if (name == last) continue;
       last = name;
       const auto end = level->pairs.begin() + static_cast<ptrdiff_t>(differing);
-      const auto known = std::lower_bound(level->pairs.begin(), end, name,
-                                          [](const Pair& pair, const std::string& wanted) { return pair.name < wanted; });
+      const auto before = [](const Pair& pair, const std::string& wanted) { return pair.name < wanted; };
+      const auto known = std::lower_bound(level->pairs.begin(), end, name, before);
       if (known != end && known->name == name) continue;
       Pair pair{std::move(name), std::nullopt, std::nullopt};
       ASSIGN_OR_RETURN(pair.a, reader_.Lookup(a.id, pair.name));

@@ -12,7 +12,8 @@ namespace {
 // Tags are never reused. From kOptionalTags on, a reader that does not know a tag passes over it.
 constexpr uint16_t kOptionalTags = 0x8000;
 enum ManifestTag : uint16_t {
-  kRoot = 1, kLinksRoot, kInspectionId, kParent, kBranch, kAuthor, kTime, kMessage, kSource, kTotals, kDisk, kMount, kOmission
+  kRoot = 1, kLinksRoot, kInspectionId, kParent, kBranch, kAuthor, kTime, kMessage, kSource,
+  kTotals, kDisk, kMount, kOmission
 };
 enum DiskTag : uint16_t { kDiskName = 1, kDiskRole, kDiskSize, kDiskSha256, kDiskSkeleton };
 enum MountTag : uint16_t { kMountPath = 1, kMountFilesystem, kMountDevice };
@@ -59,7 +60,7 @@ Status TakeFields(Decoder in, bool (*repeats)(uint16_t), const TakeField& take) 
     if (tag >= kOptionalTags) continue;
     ASSIGN_OR_RETURN(const bool known, take(tag, bytes));
     if (!known) {
-      return Fail(EPROTONOSUPPORT, "manifest: field {} is unknown; it was written by a newer version of this program", tag);
+      return Fail(EPROTONOSUPPORT, "manifest: field {} is unknown; it was written by a newer program", tag);
     }
   }
   return {};
@@ -87,7 +88,7 @@ Result<Disk> DecodeDisk(std::string_view bytes) {
       case kDiskName: TRY(TakeText(field, &disk.name)); return true;
       case kDiskRole: TRY(TakeText(field, &disk.role)); return true;
       case kDiskSize:
-        if (field.size() != sizeof disk.size_bytes) return Fail(EIO, "manifest: a disk's size has {} bytes", field.size());
+        if (field.size() != sizeof disk.size_bytes) return Fail(EIO, "manifest: a disk's size is not a number");
         disk.size_bytes = LoadAt<uint64_t>(field, 0);
         has_size = true;
         return true;

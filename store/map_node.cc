@@ -78,8 +78,8 @@ struct MapBuilder::Impl {
   Status EndNode(size_t level) {
     Level& here = levels[level];
     ASSIGN_OR_RETURN(const ObjectId id, WriteNode(static_cast<int>(level), here.items, here.bytes));
-    Item child;
-    for (const Item& item : here.items) child.pairs = &item == &here.items.front() ? item.pairs : child.pairs + item.pairs;
+    Item child{.key = {}, .value = {}, .pairs = 0};
+    for (const Item& item : here.items) child.pairs += item.pairs;
     child.key = std::move(here.items.back().key);
     child.value = id.view();
     Put<uint64_t>(&child.value, child.pairs);
@@ -126,7 +126,9 @@ Status MapBuilder::Add(std::string_view key, std::string_view value) {
   if (impl_->finished) return Fail(EINVAL, "map: a pair after the end");
   if (key.size() > kMaxKeyBytes || value.size() > kMaxValueBytes) return Fail(EINVAL, "map: a pair is too long");
   if (!IsGoodKey(impl_->kind, key)) return Fail(EINVAL, "\"{}\": not a possible name", key);
-  if (impl_->count > 0 && key <= impl_->last_key) return Fail(EINVAL, "\"{}\": not behind \"{}\"", key, impl_->last_key);
+  if (impl_->count > 0 && key <= impl_->last_key) {
+    return Fail(EINVAL, "\"{}\": not behind \"{}\"", key, impl_->last_key);
+  }
   impl_->last_key = key;
   ++impl_->count;
   return impl_->Append(0, {std::string(key), std::string(value), 1});
@@ -152,9 +154,13 @@ Result<std::shared_ptr<const MapNode>> MapNode::Decode(ObjectKind kind, std::str
   if (size < kHeadBytes || size > kMaxNodeBytes) return Fail(EIO, "map node: {} bytes", size);
   const auto head = LoadAt<uint32_t>(bytes, 0), count = LoadAt<uint32_t>(bytes, 4);
   const int level = static_cast<int>(head >> 16 & 0xff);
-  if ((head & 0xff00ffffu) != (0x0100u | static_cast<uint8_t>(kind))) return Fail(EIO, "map node: begins with {:#x}", head);
+  if ((head & 0xff00ffffu) != (0x0100u | static_cast<uint8_t>(kind))) {
+    return Fail(EIO, "map node: begins with {:#x}", head);
+  }
   if (level > static_cast<int>(kMaxMapLevel)) return Fail(EIO, "map node: level {}", level);
-  if (count > (size - kHeadBytes) / kOffsetBytes) return Fail(EIO, "map node: {} bytes do not hold {} items", size, count);
+  if (count > (size - kHeadBytes) / kOffsetBytes) {
+    return Fail(EIO, "map node: {} bytes do not hold {} items", size, count);
+  }
   if (count == 0 && (level > 0 || size != kHeadBytes)) return Fail(EIO, "map node: no items");
 
   auto node = std::shared_ptr<MapNode>(new MapNode);

@@ -174,7 +174,8 @@ Status MapReader::ScanFrom(const ObjectId& root, uint64_t index, const Visit& vi
   return VisitRest(cursor, visit);
 }
 
-Status MapReader::Difference(const ObjectId& left_root, const ObjectId& right_root, const VisitDifference& visit) const {
+Status MapReader::Difference(const ObjectId& left_root, const ObjectId& right_root,
+                             const VisitDifference& visit) const {
   if (left_root == right_root) return {};
   Cursor left(*impl_), right(*impl_);
   TRY(left.Start(left_root));

@@ -69,7 +69,8 @@ std::string EncodeEntry(const Entry& entry) {
   std::string out;
   out.reserve(36 + 2 * ObjectId::kSize + entry.target.size());
   Put<uint8_t>(&out, static_cast<uint8_t>(entry.type));
-  Put<uint8_t>(&out, static_cast<uint8_t>((entry.xattrs.IsZero() ? 0 : kHasXattrs) | (long_target ? kTargetIsContent : 0)));
+  const int flags = (entry.xattrs.IsZero() ? 0 : kHasXattrs) | (long_target ? kTargetIsContent : 0);
+  Put<uint8_t>(&out, static_cast<uint8_t>(flags));
   Put<uint16_t>(&out, entry.mode);
   Put<uint32_t>(&out, entry.uid);
   Put<uint32_t>(&out, entry.gid);

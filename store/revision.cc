@@ -12,7 +12,8 @@ constexpr uint64_t kMostAncestors = 1'000'000;
 bool IsHexDigit(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
 
 Result<ObjectId> ResolveId(const Snapshot& snapshot, std::string_view text, std::string_view hex) {
-  if (hex.size() < kLeastPrefix || hex.size() > 2 * ObjectId::kSize || !std::all_of(hex.begin(), hex.end(), IsHexDigit)) {
+  const bool right_size = hex.size() >= kLeastPrefix && hex.size() <= 2 * ObjectId::kSize;
+  if (!right_size || !std::all_of(hex.begin(), hex.end(), IsHexDigit)) {
     return Fail(EINVAL, "{}: behind \"@\" come {} to {} hexadecimal digits", text, kLeastPrefix, 2 * ObjectId::kSize);
   }
   std::string lower(hex);
@@ -79,7 +80,9 @@ Result<std::string> NormalisePath(std::string_view text, std::string_view path) 
 }  // namespace
 
 Result<Version> ResolveVersion(const Snapshot& snapshot, std::string_view text) {
-  if (text.find(':') != std::string_view::npos) return Fail(EINVAL, "{}: a version is wanted here, without a path", text);
+  if (text.find(':') != std::string_view::npos) {
+    return Fail(EINVAL, "{}: a version is wanted here, without a path", text);
+  }
   if (text.empty()) return Fail(EINVAL, "\"\": not a version; give BRANCH, BRANCH/TAG or @ID");
   const std::string_view base = text.substr(0, text.find('~'));
   Version version;

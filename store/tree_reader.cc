@@ -97,7 +97,9 @@ Status TreeReader::Walk(const Entry& root, const Visit& visit) const {
     path.resize(level.path_bytes);
     if (!path.empty()) path += '/';
     path += named.name;
-    if (path.size() > kMaxPathBytes) return Fail(EIO, "tree {}: a path of more than {} bytes", root.id.Hex(), kMaxPathBytes);
+    if (path.size() > kMaxPathBytes) {
+      return Fail(EIO, "tree {}: a path of more than {} bytes", root.id.Hex(), kMaxPathBytes);
+    }
     ASSIGN_OR_RETURN(const bool descend, visit(path, named.entry));
     if (descend && named.entry.is_directory()) levels.push_back({ObjectId(named.entry.id), path.size(), {}});
   }

@@ -65,7 +65,8 @@ struct TreeWriter::Impl {
       TRY(EncodeChecked(entry));
     }
     if (full_path.empty()) {
-      if (has_root || !entry.is_directory()) return Fail(EINVAL, "the root must be a directory, and come first and once");
+      if (has_root) return Fail(EINVAL, "the root comes twice");
+      if (!entry.is_directory()) return Fail(EINVAL, "the root must be a directory");
       has_root = true;
       Open("", "", std::move(entry));
       return {};
@@ -78,7 +79,7 @@ struct TreeWriter::Impl {
         name.find('\0') != std::string_view::npos) {
       return Fail(EINVAL, "not a possible name");
     }
-    // A directory stays open while what comes is in it. The root stays, so that a missing parent is found and not made up.
+    // A directory stays open while what comes is in it. The root stays: a missing parent is not made up.
     while (path != parent) {
       if (open.size() == 1) return Fail(EINVAL, "its directory is missing, or closed already");
       TRY(Close());

@@ -60,7 +60,8 @@ TEST(Decode, Entry) {
 }
 
 TEST(Decode, Xattrs) {
-  Torture({Must(EncodeXattrs({{"user.a", "1"}})), Must(EncodeXattrs({{"a", ""}, {"b", std::string(300, 'b')}, {"c", "c"}}))},
+  Torture({Must(EncodeXattrs({{"user.a", "1"}})),
+           Must(EncodeXattrs({{"a", ""}, {"b", std::string(300, 'b')}, {"c", "c"}}))},
           [](const std::string& bytes) -> std::optional<std::string> {
             const auto set = DecodeXattrs(bytes);
             return set ? std::optional(Must(EncodeXattrs(*set))) : std::nullopt;

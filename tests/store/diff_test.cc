@@ -67,7 +67,8 @@ class DiffTest : public LibraryTest {
     Must(DiffVersions(reader, a, b, under, [&](const Change& change) -> Status {
       EXPECT_EQ(change.before.has_value(), change.kind != ChangeKind::kAdded);
       EXPECT_EQ(change.after.has_value(), change.kind != ChangeKind::kDeleted);
-      lines.push_back(fmt::format("{} {}{}", static_cast<char>(change.kind), change.path, change.links_changed ? " links" : ""));
+      const char* links = change.links_changed ? " links" : "";
+      lines.push_back(fmt::format("{} {}{}", static_cast<char>(change.kind), change.path, links));
       return {};
     }));
     return lines;
@@ -81,7 +82,8 @@ TEST_F(DiffTest, KindsAndOrder) {
   Tree a{{"same", Directory()}, {"same/x", File("x")},
          {"d", Directory()},    {"d/file", File("1")}, {"d/gone", Directory()}, {"d/gone/y", File("y")},
          {"d-", File("1")},     {"chmod", File("c")},  {"dir", Directory()},    {"dir/in", File("")},
-         {"kind", File("k")},   {"kind2", Directory()}, {"kind2/z", File("z")}, {"link", Make(FileType::kSymlink, "a")}};
+         {"kind", File("k")},   {"kind2", Directory()}, {"kind2/z", File("z")},
+         {"link", Make(FileType::kSymlink, "a")}};
   Tree b = a;
   b["d/file"] = File("2");
   b.erase("d/gone");
@@ -118,7 +120,8 @@ TEST_F(DiffTest, KindsAndOrder) {
 TEST_F(DiffTest, HardLinkGroups) {
   const Tree tree{{"a", File("1")},      {"b", File("1")},   {"d", Directory()},   {"d/c", File("1")},
                   {"d-", File("1")},     {"deep", Directory()}, {"deep/er", Directory()}, {"deep/er/x", File("1")}};
-  const Manifest none = Write(tree), two = Write(tree, {{"a", "d/c"}}), three = Write(tree, {{"a", "d/c", "deep/er/x"}}),
+  const Manifest none = Write(tree), two = Write(tree, {{"a", "d/c"}}),
+                 three = Write(tree, {{"a", "d/c", "deep/er/x"}}),
                  other = Write(tree, {{"a", "b"}, {"d/c", "deep/er/x"}});
   PublishAll(none);
   EXPECT_EQ(none.root, three.root);  // links are beside the tree

@@ -1,4 +1,4 @@
-// Ids, and the encodings of entries, xattr sets, content nodes and manifests: one value, one encoding, nothing else taken.
+// Ids, and the encodings of entries, xattr sets, content nodes and manifests: one value, one encoding, and nothing else.
 #include "store/object.h"
 
 #include <thread>
@@ -86,7 +86,8 @@ TEST(Entry, RefusesWhatHasAnotherEncoding) {
 }
 
 TEST(Xattrs, RoundTripAndLimits) {
-  const XattrSet set{{"security.selinux", std::string("system_u\0", 9)}, {"user.a", ""}, {"user.b", std::string(65536, 'b')}};
+  const XattrSet set{
+      {"security.selinux", std::string("system_u\0", 9)}, {"user.a", ""}, {"user.b", std::string(65536, 'b')}};
   const std::string bytes = Must(EncodeXattrs(set));
   EXPECT_EQ(Must(DecodeXattrs(bytes)), set);
   for (size_t size = 0; size < bytes.size(); size += 97) EXPECT_FALSE(DecodeXattrs(bytes.substr(0, size)));

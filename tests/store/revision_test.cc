@@ -39,9 +39,11 @@ TEST_F(LibraryTest, ResolvesRevisions) {
   EXPECT_EQ(Must(ResolveVersion(*snapshot, "rhel7/v1")).tag, "v1");
   EXPECT_EQ(Must(ResolveVersion(*snapshot, "rhel7~1")).branch, "");
 
-  for (const char* missing : {"rhel8", "rhel7/v9", "rhel7~3", "rhel7~999999", "@0123456789"}) EXPECT_EQ(code(missing), ENOENT) << missing;
-  for (const char* bad : {"", "@", "@12", "@xyzw", "~1", "rhel7~x", "rhel7~-1", "rhel7~99999999999999999999", "/v1", "rhel7/", "rhel7/a/b",
-                          "-x", "a..b", "rhel7:/etc"}) {
+  for (const char* missing : {"rhel8", "rhel7/v9", "rhel7~3", "rhel7~999999", "@0123456789"}) {
+    EXPECT_EQ(code(missing), ENOENT) << missing;
+  }
+  for (const char* bad : {"", "@", "@12", "@xyzw", "~1", "rhel7~x", "rhel7~-1", "rhel7~99999999999999999999", "/v1",
+                          "rhel7/", "rhel7/a/b", "-x", "a..b", "rhel7:/etc"}) {
     EXPECT_EQ(code(bad), EINVAL) << bad;
   }
 

@@ -259,8 +259,8 @@ TEST_F(TreeReaderTest, SymlinksAndLinkGroups) {
   long_link.type = FileType::kSymlink;
   long_link.size = 400;
   long_link.id = long_target_;
-  const Manifest manifest = Get(PublishTree({{"a", File("")}, {"b", File("")}, {"c", File("")}, {"l", long_link}, {"s", Link("t")}},
-                                            {{"c", "a"}}));
+  const Manifest manifest = Get(PublishTree(
+      {{"a", File("")}, {"b", File("")}, {"c", File("")}, {"l", long_link}, {"s", Link("t")}}, {{"c", "a"}}));
   const TreeReader reader(library_);
   EXPECT_EQ(Must(reader.SymlinkTarget(Must(reader.Find(manifest.root, "l")))), std::string(400, 't'));
   EXPECT_EQ(Must(reader.SymlinkTarget(Must(reader.Find(manifest.root, "s")))), "t");

@@ -76,7 +76,8 @@ inline Manifest SampleManifest() {
   manifest.parents = {HashBytes("p2"), HashBytes("p1")};
   manifest.source = "disk.qcow2 \xff";
   manifest.time_nsec = 999'999'999;
-  manifest.disks.push_back({.name = "sdb", .role = "", .size_bytes = 0, .sha256 = HashBytes("d"), .skeleton = HashBytes("s")});
+  manifest.disks.push_back(
+      {.name = "sdb", .role = "", .size_bytes = 0, .sha256 = HashBytes("d"), .skeleton = HashBytes("s")});
   manifest.mounts = {{"/", "ext4", "/dev/sda2"}, {"/boot", "vfat", "/dev/sda1"}};
   manifest.omissions = {"/run/socket: a tar holds no sockets", "/a", "/a"};
   return manifest;

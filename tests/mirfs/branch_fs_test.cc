@@ -1,0 +1,460 @@
+// BranchFs without FUSE: what each operation does above a base version, what survives, and a seeded model test.
+#include "mirfs/branch_fs.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/fs.h>
+
+#include <filesystem>
+#include <random>
+
+#include "mirfs/committer.h"
+#include "tests/mirfs/model_tree.h"
+#include "tests/testing/store_fixture.h"
+
+namespace mirage {
+namespace {
+
+using testing::ModelTree;
+using testing::Must;
+using testing::PathFs;
+
+constexpr size_t kBigBytes = 600 << 10;  // more than is copied whole
+
+std::string Pattern(size_t size, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::string bytes(size, '\0');
+  for (auto& byte : bytes) byte = static_cast<char>(random());
+  return bytes;
+}
+
+class BranchFsTest : public testing::LibraryTest {
+ protected:
+  BranchFsTest() {
+    for (const char* directory : {"etc", "etc/init", "home", "home/deep", "home/deep/er", "empty"}) {
+      Make(directory, FileType::kDirectory, 0755);
+    }
+    for (const char* file : {"etc/passwd", "etc/init/a", "etc/init/b", "home/deep/er/x", "home/big"}) {
+      Make(file, FileType::kRegular, 0644);
+    }
+    model_.Write("etc/passwd", 0, "root:x:0:0\n");
+    model_.Write("etc/init/a", 0, "start a\n");
+    model_.Write("etc/init/b", 0, Pattern(5000, 1));
+    model_.Write("home/deep/er/x", 0, "deep\n");
+    model_.Write("home/big", 0, Pattern(kBigBytes, 2));
+    model_.SetXattr("etc/passwd", "user.base", "value");
+    Make("etc/link", FileType::kSymlink, 0777, "passwd");
+    Make("home/fifo", FileType::kFifo, 0600);
+    model_.Link("etc/init/b", "home/deep/b-too");
+    model_.Link("etc/init/b", "home/deep/er/b-three");
+    base_ = Must(model_.Publish(library_, "main")).manifest;
+    overlay_ = Must(Overlay::Create(*library_, {.branch = "main", .mountpoint = "/mnt"}));
+    Open();
+  }
+  void Make(const std::string& path, FileType type, uint16_t mode, const std::string& target = "") {
+    ASSERT_EQ(0, model_.Make(path, type, mode, target));
+  }
+  void Open() {
+    fs_ = Must(BranchFs::Open(library_, *overlay_));
+    paths_.emplace(*fs_);
+  }
+  void CloseFs() {
+    paths_.reset();
+    fs_.reset();
+  }
+  void Reopen() {
+    CloseFs();
+    const std::string id = overlay_->info().id;
+    overlay_.reset();
+    overlay_ = Must(Overlay::Open(*library_, id));
+    Open();
+  }
+  // Goes on with a copy of the overlay as it is on the disk now, which is what a killed daemon leaves.
+  void Crash() {
+    const std::string from = overlay_->path(), id = "c0ffee" + std::to_string(crashes_++);
+    const std::string to = library_->overlays_path() + "/" + id;
+    std::filesystem::copy(from, to, std::filesystem::copy_options::recursive);
+    std::filesystem::remove(to + "/db/LOCK");
+    CloseFs();
+    Must(overlay_->Remove());
+    overlay_ = Must(Overlay::Open(*library_, id));
+    Open();
+  }
+  std::optional<Published> Commit(const CommitOptions& options = {}) {
+    CloseFs();
+    Must(overlay_->MarkUnmounted());
+    return Must(CommitOverlay(*library_, std::move(overlay_), options));
+  }
+  void ExpectEqual() {
+    EXPECT_EQ("", paths_->DifferenceFrom(model_));
+  }
+  void ExpectCommitEqual() {
+    ExpectEqual();
+    Reopen();
+    ExpectEqual();
+    const auto published = Commit();
+    ASSERT_TRUE(published);
+    EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
+    EXPECT_EQ(std::vector{base_}, Must(ReadManifest(library_->objects(), published->manifest)).parents);
+    EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  }
+
+// The same operation on both.
+#define BOTH(operation)                                 \
+  do {                                                  \
+    const int model_answer = model_.operation;          \
+    EXPECT_EQ(model_answer, paths_->operation) << #operation; \
+  } while (false)
+
+  ModelTree model_;
+  ObjectId base_;
+  std::unique_ptr<Overlay> overlay_;
+  std::unique_ptr<BranchFs> fs_;
+  std::optional<PathFs> paths_;
+  int crashes_ = 0;
+};
+
+TEST_F(BranchFsTest, ShowsTheBase) {
+  ExpectEqual();
+  EXPECT_FALSE(Commit());
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  EXPECT_EQ(base_, Must(library_->snapshot()->Branch("main"))->manifest);
+}
+
+TEST_F(BranchFsTest, CreatesWritesAndRemoves) {
+  BOTH(Make("new", FileType::kDirectory, 0700));
+  BOTH(Make("new/file", FileType::kRegular, 0640));
+  BOTH(Write("new/file", 0, "hello"));
+  BOTH(Write("new/file", 10000, "far"));
+  BOTH(Make("new/file", FileType::kRegular, 0640));
+  BOTH(Make("new/socket", FileType::kSocket, 0640));
+  BOTH(Make("new/symlink", FileType::kSymlink, 0777, std::string(1000, 't')));
+  BOTH(Unlink("etc/passwd"));
+  BOTH(Unlink("etc/passwd"));
+  BOTH(RemoveDirectory("etc"));
+  BOTH(RemoveDirectory("empty"));
+  BOTH(Unlink("home"));
+  BOTH(Make("etc/passwd", FileType::kDirectory, 0711));
+  BOTH(Make("empty", FileType::kRegular, 0600));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, ReplacedDirectoryDoesNotShowTheOldNames) {
+  for (const char* file : {"etc/init/a", "etc/init/b"}) BOTH(Unlink(file));
+  BOTH(RemoveDirectory("etc/init"));
+  BOTH(Make("etc/init", FileType::kDirectory, 0755));
+  BOTH(Make("etc/init/c", FileType::kRegular, 0644));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, RenamedLowerDirectoryIsOneStep) {
+  BOTH(Write("home/deep/er/x", 2, "changed before"));
+  const ino_t inode = Must(paths_->Stat("home/deep/er/x")).st_ino;
+  BOTH(Rename("home", "etc/house"));
+  EXPECT_EQ(inode, Must(paths_->Stat("etc/house/deep/er/x")).st_ino);
+  BOTH(Write("etc/house/deep/b-too", 100, "changed after"));
+  BOTH(Unlink("etc/house/fifo"));
+  BOTH(Make("etc/house/deep/fresh", FileType::kRegular, 0644));
+  BOTH(Rename("etc/house/deep/er", "er"));
+  BOTH(Rename("er", "er/inside"));
+  BOTH(Make("home", FileType::kDirectory, 0755));
+  BOTH(Rename("etc", "home/etc"));
+  EXPECT_EQ(inode, Must(paths_->Stat("er/x")).st_ino);
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, RenameFlags) {
+  BOTH(Rename("etc/init/a", "etc/passwd", RENAME_NOREPLACE));
+  BOTH(Rename("etc/init", "home/big", RENAME_EXCHANGE));
+  BOTH(Rename("home", "home/deep", RENAME_EXCHANGE));
+  BOTH(Rename("home/deep/er", "empty", RENAME_EXCHANGE));
+  BOTH(Rename("etc/link", "etc/link2", RENAME_EXCHANGE));
+  BOTH(Rename("etc", "empty"));
+  BOTH(Rename("etc/link", "empty"));
+  BOTH(Rename("home/deep", "etc/link"));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, HardLinksOfLowerFiles) {
+  BOTH(Link("etc/init/b", "etc/b-four"));
+  BOTH(Write("home/deep/b-too", 4999, "tail"));
+  BOTH(Unlink("etc/init/b"));
+  BOTH(Link("etc/passwd", "home/passwd"));
+  BOTH(Link("etc/link", "home/link"));
+  BOTH(Rename("etc/b-four", "home/deep/b-too"));  // the same inode: nothing happens
+  BOTH(Link("etc", "etc2"));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, LinkGroupsOfUntouchedDirectoriesMoveAlong) {
+  BOTH(Rename("home/deep", "deep"));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, PartialWritesOfLargeLowerFiles) {
+  BOTH(Write("home/big", 5000, "middle of a block"));
+  BOTH(Write("home/big", 8192, Pattern(4096, 3)));
+  BOTH(Write("home/big", kBigBytes - 3, "over the end"));
+  BOTH(Punch("home/big", 20000, 30000));
+  ExpectEqual();
+  const auto data = fmt::format("{}/{:016x}", overlay_->data_path(), Must(paths_->Stat("home/big")).st_ino);
+  struct stat host {};
+  ASSERT_EQ(0, ::stat(data.c_str(), &host));
+  EXPECT_LT(host.st_blocks * 512, 64 << 10);
+  BOTH(Truncate("home/big", 300001));
+  BOTH(Truncate("home/big", 400000));
+  BOTH(Write("home/big", 350000, "in the zeros"));
+  ExpectEqual();
+  Must(fs_->SyncAll());
+  Crash();
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, TruncationWithoutWriting) {
+  BOTH(Truncate("home/big", 1000));
+  BOTH(Truncate("etc/passwd", 0));
+  BOTH(Truncate("etc/init/a", 100));
+  ExpectEqual();
+  Crash();  // names, attributes and lengths need no sync to survive a kill
+  ExpectEqual();
+  BOTH(Truncate("home/big", 5000));
+  BOTH(Truncate("home/big", 5000));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, AttributesOfLowerFilesCopyNothing) {
+  BOTH(Chmod("home/big", 0600));
+  BOTH(SetXattr("home/big", "user.a", "1"));
+  BOTH(SetXattr("etc/passwd", "user.b", "2"));
+  BOTH(RemoveXattr("etc/passwd", "user.base"));
+  BOTH(RemoveXattr("etc/passwd", "user.base"));
+  BOTH(Chmod("etc", 0700));
+  EXPECT_TRUE(std::filesystem::is_empty(overlay_->data_path()));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, TimesAndOwners) {
+  AttributeChange change;
+  change.mtime = change.uid = change.gid = true;
+  change.stat.st_mtim = {1234567890, 123456789};
+  change.stat.st_uid = 70000;
+  change.stat.st_gid = 7;
+  BOTH(Write("etc/init/a", 0, "S"));
+  for (const char* path : {"etc/init/a", "etc/passwd", "home"}) {
+    Must(fs_->SetAttributes(Must(paths_->Walk(path)).id(), change));
+  }
+  Reopen();
+  for (const char* path : {"etc/init/a", "etc/passwd", "home"}) {
+    const auto stat = Must(paths_->Stat(path));
+    EXPECT_EQ(1234567890, stat.st_mtim.tv_sec) << path;
+    EXPECT_EQ(123456789, stat.st_mtim.tv_nsec) << path;
+    EXPECT_EQ(70000U, stat.st_uid) << path;
+  }
+  const auto published = Commit();
+  const auto root = Must(ReadManifest(library_->objects(), published->manifest)).root;
+  for (const char* path : {"etc/init/a", "etc/passwd", "home"}) {
+    const auto entry = Must(TreeReader(library_).Find(root, path));
+    EXPECT_EQ(1234567890, entry.mtime_sec) << path;
+    EXPECT_EQ(123456789U, entry.mtime_nsec) << path;
+    EXPECT_EQ(7U, entry.gid) << path;
+  }
+  EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
+}
+
+TEST_F(BranchFsTest, UnlinkedOpenFilesWorkOn) {
+  for (const char* path : {"home/big", "etc/passwd"}) {
+    auto found = Must(paths_->Walk(path));
+    const Handle handle = Must(fs_->Open(found.id(), O_RDWR));
+    BOTH(Unlink(path));
+    EXPECT_EQ(2U, Must(fs_->Write(found.id(), handle, 3, "zz")));
+    std::string bytes;
+    Must(fs_->Read(found.id(), handle, 0, 5, &bytes));
+    EXPECT_EQ("zz", bytes.substr(3));
+    EXPECT_EQ(0U, Must(fs_->GetAttributes(found.id())).stat.st_nlink);
+    if (path == std::string("home/big")) fs_->Release(found.id(), handle);
+  }
+  Must(fs_->SyncAll());
+  EXPECT_FALSE(std::filesystem::is_empty(overlay_->data_path()));  // etc/passwd is open still
+  Crash();
+  EXPECT_TRUE(std::filesystem::is_empty(overlay_->data_path()));
+  ExpectCommitEqual();
+}
+
+TEST_F(BranchFsTest, InodesStayOverCopyUpRenameAndRemount) {
+  std::map<std::string, ino_t> before;
+  for (const auto& path : model_.Paths()) before[path] = Must(paths_->Stat(path)).st_ino;
+  for (const auto& path : model_.Paths()) BOTH(Write(path, 1, "x"));
+  BOTH(Rename("etc/passwd", "etc/shadow"));
+  Reopen();
+  for (const auto& path : model_.Paths()) {
+    EXPECT_EQ(before[path == "etc/shadow" ? "etc/passwd" : path], Must(paths_->Stat(path)).st_ino) << path;
+  }
+}
+
+TEST_F(BranchFsTest, UnsyncedBytesMayBeOlderButNeverForeign) {
+  const std::string before = model_.Find("home/big")->bytes;
+  BOTH(Write("home/big", 4096, std::string(4096, 'N')));
+  Crash();
+  const std::string after = Must(paths_->Read("home/big"));
+  EXPECT_TRUE(after == before || after == model_.Find("home/big")->bytes);
+  model_.Find("home/big")->bytes = after;
+  BOTH(Write("home/big", 8192, std::string(4096, 'M')));
+  EXPECT_EQ(0, paths_->Sync("home/big"));
+  Crash();
+  ExpectEqual();
+}
+
+TEST_F(BranchFsTest, ListingStaysStableWhileNamesComeAndGo) {
+  auto etc = Must(paths_->Walk("etc"));
+  const Handle handle = Must(fs_->OpenDirectory(etc.id()));
+  std::vector<std::string> names;
+  uint64_t offset = 0;
+  const auto take = [&](int count) {
+    Must(fs_->ReadDirectory(etc.id(), handle, offset, false, [&](const DirectoryItem& item) {
+      if (count-- == 0) return false;
+      offset = item.next_offset;
+      names.emplace_back(item.name);
+      return true;
+    }));
+  };
+  take(3);
+  BOTH(Make("etc/a-first", FileType::kRegular, 0644));
+  BOTH(Unlink("etc/link"));
+  take(100);
+  EXPECT_EQ((std::vector<std::string>{".", "..", "init", "link", "passwd"}), names);
+  offset = 0;  // rewinddir
+  names.clear();
+  take(100);
+  EXPECT_EQ((std::vector<std::string>{".", "..", "a-first", "init", "passwd"}), names);
+  fs_->ReleaseDirectory(etc.id(), handle);
+}
+
+TEST_F(BranchFsTest, AccessControlListsKeepInStepWithTheMode) {
+  // version 2; user::rw-, user:1000:rwx, group::r--, mask::rwx, other::---
+  const auto entry = [](uint16_t tag, uint16_t permissions, uint32_t id) {
+    std::string out;
+    out.append(reinterpret_cast<const char*>(&tag), 2).append(reinterpret_cast<const char*>(&permissions), 2);
+    return out.append(reinterpret_cast<const char*>(&id), 4);
+  };
+  const std::string acl = std::string("\2\0\0\0", 4) + entry(1, 6, ~0U) + entry(2, 7, 1000) + entry(4, 4, ~0U) +
+                          entry(16, 7, ~0U) + entry(32, 0, ~0U);
+  ASSERT_EQ(0, paths_->SetXattr("etc/passwd", "system.posix_acl_access", acl));
+  EXPECT_EQ(0670U, Must(paths_->Stat("etc/passwd")).st_mode & 07777);
+  ASSERT_EQ(0, paths_->Chmod("etc/passwd", 0640));
+  const auto stored = Must(fs_->GetXattr(Must(paths_->Walk("etc/passwd")).id(), "system.posix_acl_access"));
+  EXPECT_EQ(4, stored[4 + 3 * 8 + 2]);  // the mask, not the owning group
+  EXPECT_EQ(4, stored[4 + 2 * 8 + 2]);
+  ASSERT_EQ(0, paths_->SetXattr("empty", "system.posix_acl_default", acl));
+  auto empty = Must(paths_->Walk("empty"));
+  const auto made = Must(fs_->MakeNode(empty.id(), "child", S_IFREG | 0644, 0, {.umask = 077}));
+  EXPECT_EQ(0640U, made.stat.st_mode & 07777);
+  const auto directory = Must(fs_->MakeNode(empty.id(), "dir", S_IFDIR | 0777, 0, {.umask = 077}));
+  EXPECT_EQ(acl, Must(fs_->GetXattr(directory.node, "system.posix_acl_default")));
+  const auto plain = Must(fs_->MakeNode(kRootNode, "plain", S_IFREG | 0666, 0, {.umask = 027}));
+  EXPECT_EQ(0640U, plain.stat.st_mode & 07777);
+  EXPECT_EQ(EINVAL, paths_->SetXattr("etc/passwd", "system.posix_acl_access", "rubbish"));
+}
+
+TEST_F(BranchFsTest, SetgidDirectoriesPassTheirGroupOn) {
+  AttributeChange change;
+  change.mode = change.gid = true;
+  change.stat.st_mode = 02775;
+  change.stat.st_gid = 50;
+  const auto empty = Must(paths_->Walk("empty")).id();
+  Must(paths_->Walk("empty"));
+  auto held = Must(paths_->Walk("empty"));
+  Must(fs_->SetAttributes(held.id(), change));
+  const auto file = Must(fs_->MakeNode(empty, "file", S_IFREG | 0644, 0, {.uid = 5, .gid = 5}));
+  EXPECT_EQ(50U, file.stat.st_gid);
+  EXPECT_EQ(5U, file.stat.st_uid);
+  const auto directory = Must(fs_->MakeNode(empty, "dir", S_IFDIR | 0755, 0, {.uid = 5, .gid = 5}));
+  EXPECT_EQ(02755U, directory.stat.st_mode & 07777);
+}
+
+TEST_F(BranchFsTest, BadNames) {
+  EXPECT_EQ(ENAMETOOLONG, paths_->Make(std::string(256, 'n'), FileType::kRegular, 0644));
+  EXPECT_EQ(0, paths_->Make(std::string(255, 'n'), FileType::kRegular, 0644));
+  EXPECT_EQ(ENOTDIR, paths_->Make("etc/passwd/x", FileType::kRegular, 0644));
+  EXPECT_EQ(ENODATA, fs_->GetXattr(kRootNode, "user.none").error().code);
+}
+
+// Random operations on both, with remounts, kills after a sync, and commits that the next round stands on.
+class RandomTest : public BranchFsTest, public ::testing::WithParamInterface<uint32_t> {};
+
+TEST_P(RandomTest, EqualsTheModel) {
+  std::mt19937 random(GetParam());
+  const auto below = [&](size_t limit) { return std::uniform_int_distribution<size_t>(0, limit - 1)(random); };
+  const std::vector<std::string> names{"a", "b", "c", "etc", "home", "x-long"};
+  const auto existing = [&]() -> std::string {
+    const auto paths = model_.Paths();
+    return paths.empty() ? "none" : paths[below(paths.size())];
+  };
+  const auto fresh = [&] {
+    const std::string at = existing();
+    const auto node = model_.Find(at);
+    const size_t slash = at.rfind('/');
+    const std::string directory = node && node->type == FileType::kDirectory ? at
+                                  : slash == std::string::npos               ? ""
+                                                                             : at.substr(0, slash);
+    const std::string& name = names[below(names.size())];
+    return directory.empty() || below(8) == 0 ? name : directory + "/" + name;
+  };
+  const auto is_special = [&](const std::string& path) {
+    const auto node = model_.Find(path);
+    return node && node->type == FileType::kDirectory;
+  };
+  for (int step = 0; step < 600; ++step) {
+    const std::string a = existing(), b = fresh(), c = existing();
+    SCOPED_TRACE(fmt::format("seed {} step {} on {} {} {}", GetParam(), step, a, b, c));
+    switch (below(17)) {
+      case 0: BOTH(Make(b, FileType::kDirectory, 0750)); break;
+      case 1: BOTH(Make(b, FileType::kRegular, 0640)); break;
+      case 2: BOTH(Make(b, FileType::kSymlink, 0777, a)); break;
+      case 3:
+      case 4: {
+        const uint64_t offset = below(4) ? below(20000) : below(700000);
+        BOTH(Write(a, offset, Pattern(1 + below(below(4) ? 5000 : 200000), random())));
+        break;
+      }
+      case 5: BOTH(Truncate(a, below(3) ? below(10000) : below(700000))); break;
+      case 6: BOTH(Chmod(a, static_cast<uint16_t>(0600 + below(64)))); break;
+      case 7: BOTH(SetXattr(a, "user." + names[below(3)], std::to_string(step))); break;
+      case 8: BOTH(RemoveXattr(a, "user." + names[below(3)])); break;
+      case 9: BOTH(Link(a, b)); break;
+      case 10: BOTH(Unlink(a)); break;
+      case 11: BOTH(RemoveDirectory(a)); break;
+      case 12:
+      case 13: BOTH(Rename(a, b)); break;
+      case 14: BOTH(Rename(a, c, below(2) ? RENAME_EXCHANGE : 0)); break;
+      case 15:
+        if (!is_special(a)) BOTH(Punch(a, below(30000), 1 + below(30000)));
+        break;
+      case 16: EXPECT_EQ(0, paths_->Sync(a)); break;
+    }
+    if (HasFailure()) break;
+    if (step % 100 == 50) {
+      ExpectEqual();
+      if (below(2)) {
+        Reopen();
+      } else {
+        Must(fs_->SyncAll());
+        Crash();
+      }
+      ExpectEqual();
+    }
+    if (step % 200 == 199) {
+      ExpectEqual();
+      const auto published = Commit();
+      ASSERT_TRUE(published);
+      ASSERT_EQ("", model_.DifferenceFrom(library_, published->manifest));
+      overlay_ = Must(Overlay::Create(*library_, {.branch = "main", .mountpoint = "/mnt"}));
+      Open();
+    }
+  }
+  ASSERT_FALSE(HasFailure()) << "seed " << GetParam();
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, RandomTest, ::testing::Range(1U, 13U));
+
+}  // namespace
+}  // namespace mirage

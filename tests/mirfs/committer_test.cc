@@ -1,0 +1,158 @@
+// CommitOverlay: what becomes of an overlay when the branch moved, the tag is taken, nothing changed, or paths are excluded.
+#include "mirfs/committer.h"
+
+#include <gtest/gtest.h>
+
+#include "mirfs/branch_fs.h"
+#include "tests/mirfs/model_tree.h"
+#include "tests/testing/store_fixture.h"
+
+namespace mirage {
+namespace {
+
+using testing::ModelTree;
+using testing::Must;
+using testing::PathFs;
+
+class CommitterTest : public testing::LibraryTest {
+ protected:
+  CommitterTest() {
+    for (const char* directory : {"etc", "var", "var/cache"}) model_.Make(directory, FileType::kDirectory, 0755);
+    for (const char* file : {"etc/hosts", "var/cache/old"}) {
+      model_.Make(file, FileType::kRegular, 0644);
+      model_.Write(file, 0, file);
+    }
+    base_ = Must(model_.Publish(library_, "main"));
+  }
+  std::unique_ptr<Overlay> NewOverlay(const std::string& tag = "") {
+    return Must(Overlay::Create(*library_, {.branch = "main", .mountpoint = "/mnt", .message = "edit", .tag = tag}));
+  }
+  // An overlay in which `path` says `bytes`, unmounted.
+  std::unique_ptr<Overlay> Edited(const std::string& path, const std::string& bytes, const std::string& tag = "") {
+    auto overlay = NewOverlay(tag);
+    auto fs = Must(BranchFs::Open(library_, *overlay));
+    PathFs paths(*fs);
+    if (!paths.Stat(path)) EXPECT_EQ(0, paths.Make(path, FileType::kRegular, 0644));
+    EXPECT_EQ(0, paths.Write(path, 0, bytes));
+    Must(fs->Close());
+    Must(overlay->MarkUnmounted());
+    return overlay;
+  }
+  OverlayInfo Only() {
+    const auto overlays = Must(ListOverlays(*library_));
+    EXPECT_EQ(1U, overlays.size());
+    return overlays.at(0);
+  }
+
+  ModelTree model_;
+  Published base_;
+};
+
+TEST_F(CommitterTest, MakesTheNextVersion) {
+  auto overlay = Edited("etc/hosts", "new text\n");
+  const std::string id = overlay->info().id;
+  EXPECT_TRUE(Only().mounted);
+  EXPECT_EQ(EBUSY, CommitOverlay(*library_, id, {}).error().code);
+  EXPECT_EQ(EBUSY, DiscardOverlay(*library_, id).error().code);
+  overlay.reset();
+  EXPECT_FALSE(Only().mounted);
+  EXPECT_EQ(OverlayInfo::kUnmounted, Only().state);
+  const auto published = Must(CommitOverlay(*library_, id, {.author = "me"}));
+  ASSERT_TRUE(published);
+  EXPECT_EQ("v2", published->tag);
+  model_.Write("etc/hosts", 0, "new text\n");
+  EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
+  const auto manifest = Must(ReadManifest(library_->objects(), published->manifest));
+  EXPECT_EQ("edit", manifest.message);
+  EXPECT_EQ("me", manifest.author);
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  EXPECT_EQ(ENOENT, CommitOverlay(*library_, id, {}).error().code);
+}
+
+TEST_F(CommitterTest, NothingChangedMakesNoVersion) {
+  auto overlay = NewOverlay();
+  Must(Must(BranchFs::Open(library_, *overlay))->Close());
+  EXPECT_FALSE(Must(CommitOverlay(*library_, std::move(overlay), {})));
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+}
+
+TEST_F(CommitterTest, TheSecondOfTwoIsKeptAndBecomesABranch) {
+  auto first = Edited("etc/first", "1"), second = Edited("etc/second", "2");
+  const std::string id = second->info().id;
+  ASSERT_TRUE(Must(CommitOverlay(*library_, std::move(first), {})));
+  const auto refused = CommitOverlay(*library_, std::move(second), {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(EAGAIN, refused.error().code);
+  EXPECT_NE(std::string::npos, refused.error().message.find("mirage overlay commit " + id + " --to NEWBRANCH"));
+  EXPECT_EQ(OverlayInfo::kConflict, Only().state);
+  EXPECT_EQ(refused.error().message, Only().error);
+  EXPECT_EQ(EEXIST, CommitOverlay(*library_, id, {.to_branch = "main"}).error().code);
+  const auto branch = Must(CommitOverlay(*library_, id, {.to_branch = "other"}));
+  ASSERT_TRUE(branch);
+  EXPECT_EQ("other", branch->branch);
+  model_.Make("etc/second", FileType::kRegular, 0644);
+  model_.Write("etc/second", 0, "2");
+  EXPECT_EQ("", model_.DifferenceFrom(library_, branch->manifest));
+  EXPECT_EQ(std::vector{base_.manifest}, Must(ReadManifest(library_->objects(), branch->manifest)).parents);
+}
+
+TEST_F(CommitterTest, ATakenTagKeepsTheOverlay) {
+  auto overlay = Edited("etc/hosts", "x", "v1");
+  const std::string id = overlay->info().id;
+  const auto refused = CommitOverlay(*library_, std::move(overlay), {.message = "said now"});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(EEXIST, refused.error().code);
+  EXPECT_NE(std::string::npos, refused.error().message.find("mirage overlay commit " + id));
+  EXPECT_EQ(OverlayInfo::kUnmounted, Only().state);
+  EXPECT_EQ("said now", Only().message);
+  const auto published = Must(CommitOverlay(*library_, id, {.tag = "free"}));
+  EXPECT_EQ("free", published->tag);
+}
+
+TEST_F(CommitterTest, ACommitThatWasPublishedButNotRemovedIsNotMadeTwice) {
+  auto overlay = Edited("etc/hosts", "x");
+  const std::string id = overlay->info().id, path = overlay->path(), copy = directory_ / "copy";
+  overlay.reset();
+  std::filesystem::copy(path, copy, std::filesystem::copy_options::recursive);
+  const auto first = Must(CommitOverlay(*library_, id, {}));
+  std::filesystem::copy(copy, path, std::filesystem::copy_options::recursive);
+  const auto again = Must(CommitOverlay(*library_, id, {}));
+  ASSERT_TRUE(again);
+  EXPECT_EQ(first->manifest, again->manifest);
+  EXPECT_EQ(first->tag, again->tag);
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+}
+
+TEST_F(CommitterTest, ExcludedPathsStayAsTheyWereAndAreNamed) {
+  Must(WriteFileAtomically(Env::Default(), path() + "/mirage.yaml", "exclude: [\"/var/cache/*\"]\n"));
+  library_ = Must(Library::Open(path(), {}));
+  auto overlay = NewOverlay();
+  auto fs = Must(BranchFs::Open(library_, *overlay));
+  PathFs paths(*fs);
+  EXPECT_EQ(0, paths.Make("var/cache/new", FileType::kRegular, 0644));
+  EXPECT_EQ(0, paths.Unlink("var/cache/old"));
+  EXPECT_EQ(0, paths.Make("var/kept", FileType::kRegular, 0644));
+  fs.reset();
+  std::string said;
+  const auto published =
+      Must(CommitOverlay(*library_, std::move(overlay), {.say = [&](std::string_view line) { said += line; }}));
+  ASSERT_TRUE(published);
+  model_.Make("var/kept", FileType::kRegular, 0644);
+  EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
+  EXPECT_NE(std::string::npos, said.find("/var/cache/new"));
+  EXPECT_NE(std::string::npos, said.find("/var/cache/old"));
+}
+
+TEST_F(CommitterTest, DiscardRemovesEverything) {
+  auto overlay = Edited("etc/hosts", "x");
+  const std::string id = overlay->info().id;
+  overlay.reset();
+  EXPECT_EQ(id, Must(FindOverlay(*library_, id.substr(0, 4))).id);
+  Must(DiscardOverlay(*library_, id));
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  EXPECT_EQ(ENOENT, DiscardOverlay(*library_, id).error().code);
+  EXPECT_EQ(ENOENT, DiscardOverlay(*library_, "../packs").error().code);
+}
+
+}  // namespace
+}  // namespace mirage
