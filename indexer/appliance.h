@@ -1,5 +1,6 @@
-// The libguestfs appliance: a small virtual machine that has one disk image, read-only, and is asked about it. Launched once; falls
-// back to software emulation by itself when hardware acceleration is missing, broken or hanging, with one line that says so.
+// The libguestfs appliance: a small virtual machine that has one disk image, read-only, and is asked about it.
+// Launched once; falls back to software emulation by itself when hardware acceleration is missing, broken or hanging,
+// with one line that says so.
 #pragma once
 
 #include <sys/types.h>
@@ -47,8 +48,8 @@ class Appliance {
 
   const Options options_;
   guestfs_h* handle_ = nullptr;
-  // The watchdog kills the virtual machine on an interrupt, and when the launch takes longer than it may. It needs the process
-  // id from /proc: guestfs_get_pid waits for the lock that guestfs_launch holds.
+  // The watchdog kills the virtual machine on an interrupt, and when the launch takes longer than it may. It needs
+  // the process id from /proc: guestfs_get_pid waits for the lock that guestfs_launch holds.
   std::thread watchdog_;
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -56,8 +57,8 @@ class Appliance {
   std::atomic<bool> timed_out_{false};
 };
 
-// Whether hardware acceleration really works, by running one instruction in a virtual machine of a child process, for at most
-// three seconds: on some nested hosts it neither works nor fails. Empty: it does; otherwise why not.
+// Whether hardware acceleration really works, by running one instruction in a virtual machine of a child process, for
+// at most three seconds: on some nested hosts it neither works nor fails. Empty: it does; otherwise why not.
 std::string ProbeHardwareAcceleration();
 
 }  // namespace mirage

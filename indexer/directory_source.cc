@@ -133,9 +133,7 @@ class DirectorySource::Walk {
   bool Interrupted() const { return source_.interrupted_ != nullptr && source_.interrupted_->load(); }
   // What moved under our hands is no reason to give up: it is named.
   void Warn(std::string_view path, std::string_view what) {
-    std::string sentence = fmt::format("{} {}", HostPath(path), what);
-    sink_.Say(sentence);
-    sink_.Omit(std::move(sentence));
+    sink_.Omit(fmt::format("{} {}", HostPath(path), what));
   }
 
   // Opens `name` in the directory on top of the stack, by way of the deepest ancestor that is open.
@@ -186,8 +184,8 @@ class DirectorySource::Walk {
     return {};
   }
 
-  // The directory itself and all in it but its subdirectories, whose names are left in the frame. Files first, each kind sorted:
-  // neighbours in a directory become neighbours in the packs.
+  // The directory itself and all in it but its subdirectories, whose names are left in the frame. Files first, each
+  // kind sorted: neighbours in a directory become neighbours in the packs.
   Status AddDirectory(Frame& frame, const struct stat& st) {
     const int fd = frame.directory.get();
     ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, frame.path));
@@ -329,7 +327,8 @@ class DirectorySource::Walk {
     return {};
   }
 
-  // Of `fd` itself, or of `name` in it. There is no lgetxattrat(2): the way through /proc/self/fd follows no final link.
+  // Of `fd` itself, or of `name` in it. There is no lgetxattrat(2): the way through /proc/self/fd follows no final
+  // link.
   Result<XattrSet> ReadXattrs(int fd, const std::string& path, const std::string& name = {}) const {
     const std::string place = name.empty() ? std::string() : fmt::format("/proc/self/fd/{}/{}", fd, name);
     const auto list = [&](char* out, size_t size) {

@@ -1,6 +1,7 @@
-// A directory of this machine as an import source. Reads with openat(2) from the top on, follows no symbolic link, and so never
-// leaves the directory; mount points below are read as a part of it, but for the kernel's own (proc, sysfs, ...), which
-// stay empty directories. A file that changes while it is read comes with the bytes that were read, and is named.
+// A directory of this machine as an import source. Reads with openat(2) from the top on, follows no symbolic link,
+// and so never leaves the directory; mount points below are read as a part of it, but for the kernel's own (proc,
+// sysfs, ...), which stay empty directories. A file that changes while it is read comes with the bytes that were
+// read, and is named.
 #pragma once
 
 #include <atomic>

@@ -110,15 +110,19 @@ Status CheckQcow2(const ImageFile& file, bool trusted) {
   return {};
 }
 
-// A sparse vmdk with its description inside; a description alone only names other files.
+// A sparse vmdk with its description inside; a description alone only names other files. As QEMU reads it: 20 sectors
+// whatever the header says, and with a capacity of 0 the description is taken for one that stands alone.
 Status CheckVmdk(const ImageFile& file, std::string_view head) {
-  const uint64_t offset = Little64(head, 28) * kSectorBytes, size = Little64(head, 36) * kSectorBytes;
-  const std::string description = file.Read(offset, static_cast<size_t>(std::min<uint64_t>(size, 64 << 10)));
+  constexpr uint64_t kDescriptionBytes = 20 * kSectorBytes;
+  const uint64_t capacity = Little64(head, 12);
+  const uint64_t sector = Little64(head, 28);
+  if (sector == 0 || sector > file.size() / kSectorBytes) return Fail(EINVAL, "the vmdk header is damaged");
+  const std::string description = file.Read(sector * kSectorBytes, kDescriptionBytes);
   if (description.find("parentFileNameHint") != std::string::npos) {
     return Fail(EINVAL, "the vmdk image has a parent image; make one of them with qemu-img convert -O qcow2");
   }
-  if (description.find("createType=\"monolithicSparse\"") == std::string::npos &&
-      description.find("createType=\"streamOptimized\"") == std::string::npos) {
+  if (capacity == 0 || (description.find("createType=\"monolithicSparse\"") == std::string::npos &&
+                        description.find("createType=\"streamOptimized\"") == std::string::npos)) {
     return Fail(EINVAL, "the vmdk image consists of several files; convert it with qemu-img convert -O qcow2");
   }
   return {};
@@ -187,7 +191,7 @@ Result<std::string> DetectDiskFormat(const std::string& path, const std::string&
   if (starts("vhdxfile")) return "vhdx";
   const std::string tail = file.size() >= kSectorBytes ? file.Read(file.size() - kSectorBytes, kSectorBytes) : "";
   if (starts("conectix") || tail.starts_with("conectix")) {
-    if (be32toh(Load<uint32_t>(tail, 60)) == 4) return Fail(EINVAL, "the vhd image is a difference to another; merge it first");
+    if (Big32(tail, 60) == 4) return Fail(EINVAL, "the vhd image is a difference to another; merge it first");
     return "vpc";
   }
   TRY(CheckRaw(file, head));

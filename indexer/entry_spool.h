@@ -1,6 +1,6 @@
-// The entries of one import, taken in any order and given back in canonical order (a directory before what is in it, names
-// as unsigned bytes). What exceeds the memory limit lies in sorted runs on disk, so that memory does not grow with the image.
-// Files: "entries.N" in the given directory, whose owner removes them.
+// The entries of one import, taken in any order and given back in canonical order (a directory before what is in it,
+// names as unsigned bytes). What exceeds the memory limit lies in sorted runs on disk, so that memory does not grow
+// with the image. Files: "entries.N" in the given directory, whose owner removes them.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
-// What the user wants left out: fnmatch(3) patterns against the path from the root with a leading slash. `*` matches slashes
-// too, as in tar(1) and borg; a directory that matches takes all below it along.
+// What the user wants left out: fnmatch(3) patterns against the path from the root with a leading slash. `*` matches
+// slashes too, as in tar(1) and borg; a directory that matches takes all below it along.
 #pragma once
 
 #include <string>

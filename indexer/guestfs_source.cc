@@ -60,7 +60,8 @@ class GuestfsSource::TreeReading {
   }
 
  private:
-  // All names, as find(1) in the appliance sees them; what the stream does not bring is looked at afterwards. 8 bytes a name.
+  // All names, as find(1) in the appliance sees them; what the stream does not bring is looked at afterwards. 8 bytes
+  // a name.
   Status ListNames() {
     if (guestfs_find0(appliance_.handle(), directory_.c_str(), names_file_.c_str()) != 0) {
       return appliance_.Failed("cannot list the files");
@@ -92,16 +93,18 @@ class GuestfsSource::TreeReading {
   }
 
   size_t IndexOf(std::string_view name) const {
-    const auto found = std::lower_bound(hashes_.begin(), hashes_.end(), HashPath(name));
-    return found != hashes_.end() && *found == HashPath(name) ? static_cast<size_t>(found - hashes_.begin()) : hashes_.size();
+    const uint64_t hash = HashPath(name);
+    const auto found = std::lower_bound(hashes_.begin(), hashes_.end(), hash);
+    return found != hashes_.end() && *found == hash ? static_cast<size_t>(found - hashes_.begin()) : hashes_.size();
   }
 
-  // Those of the patterns that tar takes in the same sense: its own match at any '/', and begin with "./". libguestfs hands them
-  // over in a file, a line each. What is not passed on, the sink drops.
+  // Those of the patterns that tar takes in the same sense: its own match at any '/', and begin with "./". libguestfs
+  // hands them over in a file, a line each. What is not passed on, the sink drops.
   std::vector<std::string> TarPatterns() const {
     std::vector<std::string> out;
     for (std::string pattern : options_.exclude) {
-      if (pattern.find_first_of("\n\r") != std::string::npos || pattern.back() == ' ' || pattern.back() == '\t') continue;
+      const bool in_a_line = pattern.find_first_of("\n\r") == std::string::npos;
+      if (!in_a_line || pattern.back() == ' ' || pattern.back() == '\t') continue;
       if (pattern[0] == '/' && !prefix_.empty()) {
         if (!pattern.starts_with("/" + prefix_ + "/")) continue;
         pattern.erase(0, prefix_.size() + 1);
@@ -120,8 +123,8 @@ class GuestfsSource::TreeReading {
     std::vector<char*> excludes;
     for (std::string& pattern : patterns) excludes.push_back(pattern.data());
     excludes.push_back(nullptr);
-    // --xattrs brings every attribute as the kernel gives it, ACLs and SELinux labels too; the flags `acls` and `selinux`
-    // would add them once more as text.
+    // --xattrs brings every attribute as the kernel gives it, ACLs and SELinux labels too; the flags `acls` and
+    // `selinux` would add them once more as text.
     struct guestfs_tar_out_opts_argv arguments{};
     arguments.bitmask = GUESTFS_TAR_OUT_OPTS_NUMERICOWNER_BITMASK | GUESTFS_TAR_OUT_OPTS_XATTRS_BITMASK |
                         GUESTFS_TAR_OUT_OPTS_EXCLUDES_BITMASK;
@@ -185,8 +188,9 @@ class GuestfsSource::TreeReading {
     }
   }
 
-  // What tar(1) does not tell: sockets, which it leaves out, and which fifos and devices are hard links to each other. They are
-  // asked for by directory. Any other name that find(1) saw and tar did not bring is an error: nothing is lost in silence.
+  // What tar(1) does not tell: sockets, which it leaves out, and which fifos and devices are hard links to each
+  // other. They are asked for by directory. Any other name that find(1) saw and tar did not bring is an error:
+  // nothing is lost in silence.
   struct Question {
     std::string name;
     bool brought;  // by the stream; only its links are in question
@@ -228,7 +232,9 @@ class GuestfsSource::TreeReading {
     uint32_t position = 0;
     for (size_t i = 0; i < asked.size(); ++i) {
       const std::string path = Join(prefix_, Join(directory, asked[i].name));
-      if (i >= stats->len || position >= attributes->len) return Fail(EIO, "/{}: the appliance gives no attributes", path);
+      if (i >= stats->len || position >= attributes->len) {
+        return Fail(EIO, "/{}: the appliance gives no attributes", path);
+      }
       const struct guestfs_statns& st = stats->val[i];
       XattrSet xattrs;
       const guestfs_xattr& head = attributes->val[position++];

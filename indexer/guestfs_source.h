@@ -1,5 +1,5 @@
-// A disk image as an import source, read through libguestfs: one launch, one inspection, one stream of files for each tree
-// (IMPORT.md says what is read how, and why). There is no call for each file.
+// A disk image as an import source, read through libguestfs: one launch, one inspection, one stream of files for each
+// tree (IMPORT.md says what is read how, and why). There is no call for each file.
 #pragma once
 
 #include <atomic>

@@ -13,21 +13,21 @@
 
 namespace mirage {
 
-// What one import takes in. Not thread-safe: a source calls it from one thread at a time. After an error the source stops and
-// returns that error. Paths have no leading slash; "" is the root directory.
+// What one import takes in. Not thread-safe: a source calls it from one thread at a time. After an error the source
+// stops and returns that error. Paths have no leading slash; "" is the root directory.
 class ImportSink {
  public:
   virtual ~ImportSink() = default;
 
-  // Whether the path, or a directory above it, is left out on the user's wish. A source asks in order to save work; what it
-  // gives nevertheless is dropped.
+  // Whether the path, or a directory above it, is left out on the user's wish. A source asks in order to save work;
+  // what it gives nevertheless is dropped.
   virtual bool Excluded(std::string_view path) const = 0;
 
   // Anything but a regular file. In `entry` id, xattrs, size and target are left empty; a symlink's target comes in
   // `target`, whatever its length. A path that comes twice counts once: the last one holds.
   virtual Status Add(std::string path, Entry entry, const XattrSet& xattrs, std::string target) = 0;
-  // A regular file and its bytes: whole, or in pieces between BeginFile and EndFile with no other call but AppendFile and
-  // AppendHole. Its size is the number of bytes given.
+  // A regular file and its bytes: whole, or in pieces between BeginFile and EndFile with no other call but AppendFile
+  // and AppendHole. Its size is the number of bytes given.
   virtual Status AddFile(std::string path, Entry entry, const XattrSet& xattrs, std::string bytes) = 0;
   virtual Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) = 0;
   virtual Status AppendFile(std::string_view bytes) = 0;
@@ -40,7 +40,7 @@ class ImportSink {
   virtual void Expect(uint64_t bytes) = 0;
   // What the source is doing before the first entry comes: "starting the appliance".
   virtual void Stage(std::string_view what) = 0;
-  // A sentence for the manifest: what the source had and the version has not.
+  // A sentence for the manifest, which is also shown at the end: what the source had and the version has not.
   virtual void Omit(std::string sentence) = 0;
   // A line for the user.
   virtual void Say(std::string_view line) = 0;

@@ -27,8 +27,8 @@ constexpr size_t kMaxOmissionBytes = 300;
 constexpr size_t kMaxXattrCache = 10'000;    // different sets; a system with SELinux has some hundreds
 constexpr std::string_view kOwnXattrs = "user.mirage.";
 
-// Takes a source's entries into a transaction: contents to its ContentWriter, entries to the spool as their content's id
-// becomes known, and at the end everything in canonical order to a TreeWriter.
+// Takes a source's entries into a transaction: contents to its ContentWriter, entries to the spool as their content's
+// id becomes known, and at the end everything in canonical order to a TreeWriter.
 class Importer final : public ImportSink {
  public:
   Importer(Library& library, Transaction& transaction, const Exclusion& exclusion, Progress& progress,
@@ -188,7 +188,8 @@ class Importer final : public ImportSink {
     return {};
   }
 
-  // A link may come before its first name in canonical order: one pass finds the entries, which are then added under all names.
+  // A link may come before its first name in canonical order: one pass finds the entries, which are then added under
+  // all names.
   Status ResolveLinks() {
     if (links_.empty()) return {};
     std::unordered_map<std::string, Entry> found;
@@ -240,8 +241,8 @@ Result<Place> CheckPlace(const Snapshot& snapshot, const ImportOptions& options)
   if (!options.parent.empty()) {
     ASSIGN_OR_RETURN(const Version parent, ResolveVersion(snapshot, options.parent));
     if (place.head && parent.id != *place.head) {
-      return Fail(EINVAL, "branch {} has a head of its own, which is not {}; --parent is for a new branch", options.branch,
-                  options.parent);
+      return Fail(EINVAL, "branch {} has a head of its own, which is not {}; --parent is for a new branch",
+                  options.branch, options.parent);
     }
     place.parents = {parent.id};
   }

@@ -1,5 +1,5 @@
-// Import: a disk image or a directory becomes the next version of a branch, or nothing at all. Publish is the last step:
-// an import that fails or is interrupted leaves the library as it was.
+// Import: a disk image or a directory becomes the next version of a branch, or nothing at all. Publish is the last
+// step: an import that fails or is interrupted leaves the library as it was.
 #pragma once
 
 #include <atomic>
@@ -22,7 +22,7 @@ struct ImportOptions {
   std::string format;   // "" detect | raw | qcow2 | directory
   bool allow_empty = false;   // a version even if nothing changed
   bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
-  std::vector<std::string> exclude;  // fnmatch(3) patterns against the path from the root ("/var/cache/*"), beside the policy's
+  std::vector<std::string> exclude;  // patterns beside the policy's (exclusion.h): "/var/cache/*"
   std::function<void(std::string_view)> say;      // one line for the user, without newline; empty: quiet
   const std::atomic<bool>* interrupted = nullptr;  // set from a signal handler: the import stops with EINTR
 };
@@ -40,8 +40,8 @@ struct ImportReport {
   ObjectId tree;          // of the root directory
 };
 
-// EINVAL: a bad name, pattern or format, or a source that holds no files. ENOENT, EACCES: of the source. EAGAIN: the branch moved
-// meanwhile. EEXIST: the tag is taken. EINTR: interrupted. ENOSPC and EIO: of the library or the source.
+// EINVAL: a bad name, pattern or format, or a source that holds no files. ENOENT, EACCES: of the source. EAGAIN: the
+// branch moved meanwhile. EEXIST: the tag is taken. EINTR: interrupted. ENOSPC and EIO: of the library or the source.
 Result<ImportReport> Import(Library& library, const ImportOptions& options);
 
 }  // namespace mirage

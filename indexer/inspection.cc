@@ -49,11 +49,6 @@ std::string DirectoryName(std::string_view device) {
   return name;
 }
 
-void Tell(ImportSink& sink, std::string sentence) {
-  sink.Say(sentence);
-  sink.Omit(std::move(sentence));
-}
-
 Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems, Inspection& inspection,
                   ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
@@ -79,13 +74,14 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
                     [&](const std::string& m) { return m.starts_with("btrfsvol:" + device + "/"); })) {
       continue;
     }
-    Tell(sink, IsEncrypted(type) ? fmt::format("{} is encrypted ({}) and was not read", device, type)
-                                 : fmt::format("{} ({}) is not mounted by the system's fstab and was not read", device, type));
+    const std::string_view why = IsEncrypted(type) ? "encrypted" : "not mounted by the system's fstab";
+    sink.Omit(fmt::format("{} ({}) is {} and was not read", device, type, why));
   }
   return {};
 }
 
-Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, Inspection& inspection, ImportSink& sink) {
+Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, Inspection& inspection,
+                       ImportSink& sink) {
   std::string encrypted;
   for (const auto& [device, type] : filesystems) {
     if (IsEncrypted(type)) encrypted = type;
@@ -99,7 +95,7 @@ Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, In
     return Fail(EINVAL, "no filesystem found on it; is it encrypted, or no disk image?");
   }
   for (const auto& [device, type] : filesystems) {
-    if (IsEncrypted(type)) Tell(sink, fmt::format("{} is encrypted ({}) and was not read", device, type));
+    if (IsEncrypted(type)) sink.Omit(fmt::format("{} ({}) is encrypted and was not read", device, type));
   }
   return {};
 }
@@ -125,19 +121,20 @@ Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink) {
   std::map<std::string, std::string> filesystems;
   for (size_t i = 0; i + 1 < list->size(); i += 2) filesystems[(*list)[i]] = (*list)[i + 1];
 
-  const bool any = std::any_of(filesystems.begin(), filesystems.end(), [](const auto& f) { return HoldsFiles(f.second); });
+  const bool any =
+      std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });
   if (any) {  // inspection takes long, and finds nothing where there is nothing to mount
     auto roots = TakeList(guestfs_inspect_os(g));
     if (!roots) {
       const Error error = appliance.Failed("the disk could not be inspected").value();
       if (error.code == EINTR) return tl::make_unexpected(error);
-      Tell(sink, error.message);
+      sink.Omit(error.message);
       roots.emplace();
     }
     if (roots->size() > 1) {
       std::string names;
       for (const std::string& root : *roots) names += (names.empty() ? "" : ", ") + root;
-      return Fail(EINVAL, "several operating systems are on it ({}); import them one by one from images of their own", names);
+      return Fail(EINVAL, "several operating systems are on it ({}); import each from an image of its own", names);
     }
     if (roots->size() == 1) inspection.root = roots->front();
   }
@@ -163,7 +160,7 @@ Status MountAll(Appliance& appliance, Inspection& inspection, ImportSink& sink) 
     // A system without its /srv is still that system; a root that cannot be mounted, or nothing at all, is no version.
     const bool needed = inspection.root.empty() ? inspection.mounts.size() == 1 : plan.path == "/";
     if (error.code == EINTR || needed) return tl::make_unexpected(std::move(error));
-    Tell(sink, error.message);
+    sink.Omit(error.message);
   }
   if (mounted.empty()) return Fail(EIO, "none of its filesystems can be mounted; is the image damaged?");
   inspection.mounts = std::move(mounted);
@@ -185,7 +182,7 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
   Json packages = Json::array();
   const std::unique_ptr<guestfs_application2_list, Freer> list(guestfs_inspect_list_applications2(g, root));
   if (list == nullptr) {
-    Tell(sink, appliance.Failed("the installed packages could not be listed").value().message);
+    sink.Omit(appliance.Failed("the installed packages could not be listed").value().message);
   } else {
     for (uint32_t i = 0; i < list->len; ++i) {
       const guestfs_application2& package = list->val[i];

@@ -24,8 +24,8 @@ struct Inspection {
   std::vector<Disk> disks;
 };
 
-// Finds the one operating system; without one, every filesystem becomes a top-level directory named after its device. What is
-// left out is told to the sink. EINVAL: several operating systems, no filesystem, all of it encrypted.
+// Finds the one operating system; without one, every filesystem becomes a top-level directory named after its device.
+// What is left out is told to the sink. EINVAL: several operating systems, no filesystem, all of it encrypted.
 Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink);
 
 // Mounts all of it, read-only. What the guest's fstab names and cannot be mounted is left out, but for the root.

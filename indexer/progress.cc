@@ -86,7 +86,8 @@ std::string Progress::Line(Clock::time_point now) const {
     if (bar_) {
       constexpr size_t kWidth = 24;
       const auto full = std::min(kWidth, static_cast<size_t>(share * kWidth));
-      line = fmt::format("[{}{}] {:3.0f}% {}", std::string(full, '#'), std::string(kWidth - full, ' '), share * 100, line);
+      const std::string bar = std::string(full, '#') + std::string(kWidth - full, ' ');
+      line = fmt::format("[{}] {:3.0f}% {}", bar, share * 100, line);
     } else {
       line = fmt::format("{:.0f}%: {}", share * 100, line);
     }

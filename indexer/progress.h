@@ -1,5 +1,5 @@
-// What an import shows while it runs: one line redrawn on a terminal, or, where there is none, a plain line every few seconds once
-// it has taken more than five. Nothing when `say` is empty and no bar is wanted. Thread-safe.
+// What an import shows while it runs: one line redrawn on a terminal, or, where there is none, a plain line every few
+// seconds once it has taken more than five. Nothing when `say` is empty and no bar is wanted. Thread-safe.
 #pragma once
 
 #include <chrono>

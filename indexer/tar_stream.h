@@ -1,6 +1,7 @@
-// A reader of the tar streams that the appliance sends: POSIX (pax) as GNU tar writes it. Not libarchive, which loses what we
-// keep: it takes an mtime of -0.5 for +0.5, hands attribute names on as GNU tar escaped them (%3D), and converts names by the
-// locale. The bytes come from a guest that is not trusted: every field is checked, and memory is bounded.
+// A reader of the tar streams that the appliance sends: POSIX (pax) as GNU tar writes it. Not libarchive, which loses
+// what we keep: it takes an mtime of -0.5 for +0.5, hands attribute names on as GNU tar escaped them (%3D), and
+// converts names by the locale. The bytes come from a guest that is not trusted: every field is checked, and memory
+// is bounded.
 #pragma once
 
 #include <cstdint>

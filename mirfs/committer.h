@@ -13,9 +13,9 @@
 namespace mirage {
 
 struct CommitOptions {
-  std::string message, tag, author;  // empty: what the overlay was mounted with, else the default
-  std::string to_branch;             // not empty: a new branch of that name, grown from the overlay's base
-  std::function<void(std::string_view)> say;  // lines for the user: what was excluded; may be empty
+  std::string message = {}, tag = {}, author = {};  // empty: what the overlay was mounted with, else the default
+  std::string to_branch = {};                       // not empty: a new branch of that name, grown from the overlay's base
+  std::function<void(std::string_view)> say = {};  // lines for the user: what was excluded; may be empty
 };
 
 // Commits an overlay that nobody has mounted, and removes it. nullopt: it held no changes (removed too).

@@ -47,9 +47,9 @@ Status DiscardOverlay(Library& library, const std::string& id);
 class Overlay {
  public:
   struct CreateOptions {
-    std::string branch;         // ENOENT: no such branch
-    std::string mountpoint;     // absolute
-    std::string message, tag, author;
+    std::string branch{};         // ENOENT: no such branch
+    std::string mountpoint{};     // absolute
+    std::string message{}, tag{}, author{};
   };
   // A new overlay above the branch's head.
   static Result<std::unique_ptr<Overlay>> Create(Library& library, const CreateOptions& options);

@@ -54,13 +54,15 @@ Status DeleteBranch(Session& session, Library& library, const std::string& name,
   if (!head) return Fail(ENOENT, "{}: no such branch; `mirage branch` lists them", name);
   ASSIGN_OR_RETURN(const auto tags, snapshot->Tags(name));
   if (!tags.empty() && !with_tags) {
-    return Fail(ENOTEMPTY, "{}: has {} tag{}; --with-tags deletes them too", name, tags.size(), tags.size() == 1 ? "" : "s");
+    return Fail(ENOTEMPTY, "{}: has {} tag{}; --with-tags deletes them too", name, tags.size(),
+                tags.size() == 1 ? "" : "s");
   }
   std::vector<RefMove> moves{{name, head->manifest, {}}};
   for (const auto& [tag, ref] : tags) moves.push_back({name + "/" + tag, ref.manifest, {}});
   const auto check = [&](const Snapshot& newest) -> Status {
     ASSIGN_OR_RETURN(const auto now, newest.Tags(name));
-    if (now.size() != tags.size()) return Fail(EAGAIN, "{}: its tags changed meanwhile; look at it and try again", name);
+    if (now.size() != tags.size())
+      return Fail(EAGAIN, "{}: its tags changed meanwhile; look at it and try again", name);
     return {};
   };
   TRY(library.MoveRefs("branch-delete", std::move(moves), check));

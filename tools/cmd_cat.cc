@@ -16,7 +16,8 @@ Action DeclareCat(Options& options) {
       ASSIGN_OR_RETURN(const LocatedInVersion found, LocateArgument(*snapshot, reader, place, true));
       const Entry& entry = found.at.entry;
       if (entry.is_directory()) return Fail(EISDIR, "{}: is a directory; `mirage ls` lists it", place);
-      if (entry.type != FileType::kRegular) return Fail(EINVAL, "{}: is a {}, without contents", place, TypeName(entry.type));
+      if (entry.type != FileType::kRegular)
+        return Fail(EINVAL, "{}: is a {}, without contents", place, TypeName(entry.type));
       std::string text;  // for --json, which gives the whole file as one value
       for (uint64_t at = 0; at < entry.size;) {
         std::string piece;

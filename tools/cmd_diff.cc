@@ -228,7 +228,8 @@ Result<int> RunDiff(Session& session, const Arguments& arguments) {
       });
     });
     paths.erase(std::unique(paths.begin(), paths.end()), paths.end());
-    for (const std::string& path : paths) TRY(CheckPathIsSomewhere(reader, a.version.manifest, b.version.manifest, path));
+    for (const std::string& path : paths)
+      TRY(CheckPathIsSomewhere(reader, a.version.manifest, b.version.manifest, path));
     const auto print = [&](const Change& change) { return printer.Print(change); };
     for (const std::string& path : paths) {
       TRY(DiffVersions(reader, a.version.manifest, b.version.manifest, path, print));

@@ -54,8 +54,8 @@ Action DeclareFsck(Options&) {
       session.out->Object(json);
     }
     session.Say(fmt::format("{}: {} versions, {} packs, {} blocks, {} objects, {} chunks, {} contents checked; {}",
-                            library->path(), report.versions, report.packs, report.blocks, report.objects, report.chunks,
-                            report.contents,
+                            library->path(), report.versions, report.packs, report.blocks, report.objects,
+                            report.chunks, report.contents,
                             report.damaged == 0 ? "clean" : fmt::format("{} findings of damage", report.damaged)));
     return report.damaged == 0 ? kExitDone : kExitDamageLeft;
   };

@@ -9,8 +9,8 @@ namespace mirage {
 namespace {
 
 std::string Summary(const ImportReport& report) {
-  std::string text = fmt::format("{} files, {}; {} new to the library; {:.1f} s", report.files, FormatSize(report.bytes),
-                                 FormatSize(report.new_bytes), report.seconds);
+  std::string text = fmt::format("{} files, {}; {} new to the library; {:.1f} s", report.files,
+                                 FormatSize(report.bytes), FormatSize(report.new_bytes), report.seconds);
   if (report.appliance_seconds > 0 && report.seconds > 0) {
     text += fmt::format(", of which {:.1f} s ({:.0f} %) to start the appliance", report.appliance_seconds,
                         100 * report.appliance_seconds / report.seconds);
@@ -32,7 +32,8 @@ Action DeclareImport(Options& options) {
   options.Value("-m,--message", import.message, "what this version is");
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
   options.Value("--format", import.format, "raw, qcow2 or directory; else it is detected");
-  options.Values("--exclude", import.exclude, "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
+  options.Values("--exclude", import.exclude,
+                 "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
   return [arguments](Session& session) -> Result<int> {
     ImportOptions& wanted = arguments->import;
@@ -74,7 +75,8 @@ Action DeclareImport(Options& options) {
       for (const std::string& omission : report.omissions) json["omissions"].push_back(EscapeBytes(omission));
       session.out->Object(json);
     } else if (report.changed) {
-      session.out->Line(fmt::format("{}/{} {}", report.version.branch, report.version.tag, report.version.manifest.Hex()));
+      session.out->Line(
+          fmt::format("{}/{} {}", report.version.branch, report.version.tag, report.version.manifest.Hex()));
     } else {
       session.out->Line("no changes");
     }

@@ -34,7 +34,8 @@ Result<bool> PathDiffers(const TreeReader& reader, const Manifest& a, const Mani
   return differs;
 }
 
-// A version changed a path if it differs from each of its parents, as git has it; the first version changed what it has.
+// A version changed a path if it differs from each of its parents, as git has it; the first version changed what it
+// has.
 Result<bool> ChangedPaths(const TreeReader& reader, const ObjectReader& objects, const HistoryVersion& version,
                           const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
@@ -60,7 +61,8 @@ Result<bool> ChangedPaths(const TreeReader& reader, const ObjectReader& objects,
 
 void PrintText(Output& out, const HistoryVersion& version, const std::string& names) {
   const Manifest& manifest = version.manifest;
-  out.Line(fmt::format("version {}{}{}{}", version.id.Hex(), names.empty() ? "" : " (", names, names.empty() ? "" : ")"));
+  out.Line(
+      fmt::format("version {}{}{}{}", version.id.Hex(), names.empty() ? "" : " (", names, names.empty() ? "" : ")"));
   if (manifest.parents.size() > 1) {
     std::string line = "Merge: ";
     for (const ObjectId& parent : manifest.parents) line += " " + ShortId(parent);
@@ -117,8 +119,8 @@ Result<int> RunLog(Session& session, const Arguments& arguments) {
       ASSIGN_OR_RETURN(shown[i], ChangedPaths(reader, *snapshot, history[i], paths));
     }
   }
-  // For the graph: a version's nearest shown ancestors, and what its children see: itself, or those. Parents come later in
-  // `history`, so from the end.
+  // For the graph: a version's nearest shown ancestors, and what its children see: itself, or those. Parents come later
+  // in `history`, so from the end.
   std::map<ObjectId, std::vector<ObjectId>> lines, seen_by_children;
   for (size_t i = history.size(); arguments.graph && i-- > 0;) {
     std::vector<ObjectId> nearest;

@@ -45,10 +45,11 @@ class Lister {
     }
     const bool device = entry.type == FileType::kCharDevice || entry.type == FileType::kBlockDevice;
     const std::string size = device ? fmt::format("{},{}", entry.rdev_major, entry.rdev_minor)
-                             : entry.type == FileType::kRegular || entry.type == FileType::kSymlink ? fmt::format("{}", entry.size)
-                                                                                                   : "-";
-    const std::string prefix = fmt::format("{} {:>3} {:>5} {:>5} {:>10} {} ", FormatMode(entry.type, entry.mode), links, entry.uid,
-                                           entry.gid, size, FormatTime(entry.mtime_sec, entry.mtime_nsec));
+                             : entry.type == FileType::kRegular || entry.type == FileType::kSymlink
+                                 ? fmt::format("{}", entry.size)
+                                 : "-";
+    const std::string prefix = fmt::format("{} {:>3} {:>5} {:>5} {:>10} {} ", FormatMode(entry.type, entry.mode), links,
+                                           entry.uid, entry.gid, size, FormatTime(entry.mtime_sec, entry.mtime_nsec));
     std::string suffix;
     if (entry.type == FileType::kSymlink) {
       ASSIGN_OR_RETURN(const std::string target, reader_.SymlinkTarget(entry));

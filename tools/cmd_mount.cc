@@ -13,11 +13,13 @@ Action DeclareMount(Options& options) {
   options.Value("--edit", arguments->branch, "mount this branch for editing; unmounting commits");
   options.Value("-m,--message", arguments->message, "with --edit: the message of the version to come");
   options.Value("--tag", arguments->tag, "with --edit: its tag; else the next vN");
-  options.Value("-o,--options", arguments->raw_options, "options as for mount(8), separated by commas: allow_other,cache=BYTES,...");
+  options.Value("-o,--options", arguments->raw_options,
+                "options as for mount(8), separated by commas: allow_other,cache=BYTES,...");
   options.Flag("-f,--foreground", arguments->foreground, "stay in the foreground");
   return [arguments](Session& session) -> Result<int> {
     const Arguments& given = *arguments;
-    if (given.branch.empty() && (!given.message.empty() || !given.tag.empty())) return UsageError("-m and --tag go with --edit");
+    if (given.branch.empty() && (!given.message.empty() || !given.tag.empty()))
+      return UsageError("-m and --tag go with --edit");
     std::vector<std::string> mount_options;
     {
       // What can be told wrong at once is, in this program's words; the daemon opens the library for itself.

@@ -14,7 +14,9 @@ struct Arguments {
 };
 
 // "active" of one that nobody holds is what a crash left.
-std::string StateName(const OverlayInfo& overlay) { return overlay.mounted ? "mounted" : OverlayStateName(overlay.state); }
+std::string StateName(const OverlayInfo& overlay) {
+  return overlay.mounted ? "mounted" : OverlayStateName(overlay.state);
+}
 
 Result<int> ListAll(Session& session, Library& library) {
   ASSIGN_OR_RETURN(const auto overlays, ListOverlays(library));
@@ -35,8 +37,8 @@ Result<int> ListAll(Session& session, Library& library) {
       session.out->Object(json);
       continue;
     }
-    session.out->PathLine(fmt::format("{} {}/{} {} {} ", overlay.id, overlay.branch, overlay.base_tag, StateName(overlay),
-                                      FormatTime(overlay.created, 0)),
+    session.out->PathLine(fmt::format("{} {}/{} {} {} ", overlay.id, overlay.branch, overlay.base_tag,
+                                      StateName(overlay), FormatTime(overlay.created, 0)),
                           overlay.mountpoint, overlay.error.empty() ? "" : ": " + session.out->Fit(overlay.error));
   }
   return kExitDone;
@@ -44,7 +46,8 @@ Result<int> ListAll(Session& session, Library& library) {
 
 Status RefuseMounted(const OverlayInfo& overlay) {
   if (!overlay.mounted) return {};
-  return Fail(EBUSY, "{}: mounted on {}; `mirage umount {}` ends it", overlay.id, overlay.mountpoint, overlay.mountpoint);
+  return Fail(EBUSY, "{}: mounted on {}; `mirage umount {}` ends it", overlay.id, overlay.mountpoint,
+              overlay.mountpoint);
 }
 
 Result<int> Run(Session& session, Arguments& given) {
@@ -101,7 +104,8 @@ Result<int> Run(Session& session, Arguments& given) {
 
 Action DeclareOverlay(Options& options) {
   auto arguments = std::make_shared<Arguments>();
-  options.Choice("list|resume|commit|discard", arguments->action, {"list", "resume", "commit", "discard"}, "what to do");
+  options.Choice("list|resume|commit|discard", arguments->action, {"list", "resume", "commit", "discard"},
+                 "what to do");
   options.Positional("ID", arguments->id, "the overlay, or the beginning of its id", false);
   options.Positional("MOUNTPOINT", arguments->mountpoint, "resume: where to mount it again", false);
   options.Value("--to", arguments->commit.to_branch, "commit: to this branch; a new one if its own has moved on");

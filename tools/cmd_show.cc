@@ -42,7 +42,9 @@ Status ShowVersion(Session& session, const ObjectReader& reader, const ObjectId&
     out.Object(json);
     return {};
   }
-  const auto line = [&](std::string_view key, std::string_view value) { out.Line(fmt::format("{}: {}", key, out.Fit(value))); };
+  const auto line = [&](std::string_view key, std::string_view value) {
+    out.Line(fmt::format("{}: {}", key, out.Fit(value)));
+  };
   line("version", id.Hex());
   for (const std::string& name : names) line(name.find('/') == std::string::npos ? "branch" : "tag", name);
   for (const ObjectId& parent : manifest.parents) line("parent", parent.Hex());
@@ -65,10 +67,12 @@ Status ShowVersion(Session& session, const ObjectReader& reader, const ObjectId&
     line("packages", fmt::format("{}", system.package_count));
   }
   for (const Disk& disk : manifest.disks) {
-    const std::string what = fmt::format("{}{}{}, {} bytes", disk.name, disk.role.empty() ? "" : ", ", disk.role, disk.size_bytes);
+    const std::string what =
+        fmt::format("{}{}{}, {} bytes", disk.name, disk.role.empty() ? "" : ", ", disk.role, disk.size_bytes);
     line("disk", fmt::format("{} ({})", disk.skeleton.IsZero() ? "not kept" : "kept", what));
   }
-  for (const Mount& mount : manifest.mounts) line("mount", fmt::format("{} {} {}", mount.path, mount.filesystem, mount.device));
+  for (const Mount& mount : manifest.mounts)
+    line("mount", fmt::format("{} {} {}", mount.path, mount.filesystem, mount.device));
   for (const std::string& omission : manifest.omissions) line("omitted", omission);
   line("tree", manifest.root.id.Hex());
   line("files", fmt::format("{}", manifest.file_count));
@@ -90,7 +94,8 @@ Action DeclareShow(Options& options) {
       if (!first && !session.json) session.out->Line("");
       first = false;
       const auto found = names.find(id);
-      return ShowVersion(session, *snapshot, id, manifest, found == names.end() ? std::vector<std::string>() : found->second);
+      return ShowVersion(session, *snapshot, id, manifest,
+                         found == names.end() ? std::vector<std::string>() : found->second);
     };
     for (const std::string& text : *versions) {
       if (const auto range = SplitRange(text)) {

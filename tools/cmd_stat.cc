@@ -44,7 +44,8 @@ Status StatPath(Session& session, const TreeReader& reader, const LocatedInVersi
   out.Line(fmt::format("mode: {:04o} ({})", entry.mode, FormatMode(entry.type, entry.mode)));
   out.Line(fmt::format("uid: {}", entry.uid));
   out.Line(fmt::format("gid: {}", entry.gid));
-  if (entry.type == FileType::kRegular || entry.type == FileType::kSymlink) out.Line(fmt::format("size: {}", entry.size));
+  if (entry.type == FileType::kRegular || entry.type == FileType::kSymlink)
+    out.Line(fmt::format("size: {}", entry.size));
   if (entry.type == FileType::kCharDevice || entry.type == FileType::kBlockDevice) {
     out.Line(fmt::format("device: {},{}", entry.rdev_major, entry.rdev_minor));
   }

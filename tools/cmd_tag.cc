@@ -14,7 +14,8 @@ struct Arguments {
 };
 
 // A head keeps a tag: refuses a move after which it would have none.
-Status CheckHeadKeepsTag(const Snapshot& newest, const std::string& branch, const std::string& tag, const ObjectId& to) {
+Status CheckHeadKeepsTag(const Snapshot& newest, const std::string& branch, const std::string& tag,
+                         const ObjectId& to) {
   ASSIGN_OR_RETURN(const auto head, newest.Branch(branch));
   if (!head) return Fail(ENOENT, "{}: no such branch", branch);
   if (to == head->manifest) return {};
@@ -30,7 +31,8 @@ Status CheckNumberIsNew(const Snapshot& newest, const std::string& branch, const
   uint64_t number = 0;
   const char* end = tag.data() + tag.size();
   if (!tag.starts_with('v') || tag.size() < 2 || tag[1] == '0') return {};
-  if (const auto parsed = std::from_chars(tag.data() + 1, end, number); parsed.ec != std::errc() || parsed.ptr != end) return {};
+  if (const auto parsed = std::from_chars(tag.data() + 1, end, number); parsed.ec != std::errc() || parsed.ptr != end)
+    return {};
   ASSIGN_OR_RETURN(const uint64_t highest, newest.HighestVersion(branch));
   if (number > highest) return {};
   return Fail(EEXIST, "{}/{}: was given once, and a vN is never given twice; choose another name", branch, tag);
@@ -61,7 +63,8 @@ Status MakeTag(Session& session, Library& library, const std::string& text, cons
   const std::string full = ref.branch + "/" + ref.tag;
   ASSIGN_OR_RETURN(const auto existing, snapshot->Tag(ref.branch, ref.tag));
   if (existing && !force) {
-    return Fail(EEXIST, "{}: tag taken, by @{}; choose another name, or -f to move it", full, ShortId(existing->manifest));
+    return Fail(EEXIST, "{}: tag taken, by @{}; choose another name, or -f to move it", full,
+                ShortId(existing->manifest));
   }
   if (!existing || existing->manifest != version.id) {
     const ObjectId from = existing ? existing->manifest : ObjectId();
@@ -80,9 +83,8 @@ Status DeleteTag(Session& session, Library& library, const std::string& text) {
   const auto snapshot = library.snapshot();
   ASSIGN_OR_RETURN(const auto existing, snapshot->Tag(ref.branch, ref.tag));
   if (!existing) return Fail(ENOENT, "{}: no such tag; `mirage tag {}` lists them", text, ref.branch);
-  TRY(library.MoveRefs("tag-delete", {{text, existing->manifest, {}}}, [&](const Snapshot& newest) {
-    return CheckHeadKeepsTag(newest, ref.branch, ref.tag, {});
-  }));
+  TRY(library.MoveRefs("tag-delete", {{text, existing->manifest, {}}},
+                       [&](const Snapshot& newest) { return CheckHeadKeepsTag(newest, ref.branch, ref.tag, {}); }));
   session.Say(fmt::format("deleted tag {} (was @{})", text, ShortId(existing->manifest)));
   if (session.json) {
     Json json;
@@ -97,7 +99,8 @@ Status DeleteTag(Session& session, Library& library, const std::string& text) {
 
 Action DeclareTag(Options& options) {
   auto arguments = std::make_shared<Arguments>();
-  options.Positionals("[BRANCH] | V NAME", arguments->words, "list a branch's tags, or all; or the version and its new name", 0, 2);
+  options.Positionals("[BRANCH] | V NAME", arguments->words,
+                      "list a branch's tags, or all; or the version and its new name", 0, 2);
   options.Flag("-f,--force", arguments->force, "move the tag if it exists (the ref log keeps where it was)");
   options.Flag("-d,--delete", arguments->remove, "delete BRANCH/TAG");
   return [arguments](Session& session) -> Result<int> {

@@ -24,13 +24,14 @@ void PrintUnmounted(Session& session, const FoundMount& mount, bool discarded) {
 Result<int> UnmountReadOnly(Session& session, const Arguments& arguments, const FoundMount& mount) {
   const UnmountRequest& request = arguments.request;
   if (!request.message.empty() || !request.tag.empty() || request.discard) {
-    return UsageError(fmt::format("{}: a read-only mount; -m, --tag and --discard go with an edit mount", arguments.mountpoint));
+    return UsageError(
+        fmt::format("{}: a read-only mount; -m, --tag and --discard go with an edit mount", arguments.mountpoint));
   }
   if (auto status = Unmount(mount.mountpoint, false); !status) {
     if (status.error().code != EBUSY) return tl::make_unexpected(status.error());
     const std::string users = DescribeUsers(mount.mountpoint);
-    return Fail(EBUSY, "{}: busy{}{}; end or leave it there and try again", mount.mountpoint, users.empty() ? "" : ": used by ",
-                users);
+    return Fail(EBUSY, "{}: busy{}{}; end or leave it there and try again", mount.mountpoint,
+                users.empty() ? "" : ": used by ", users);
   }
   PrintUnmounted(session, mount, false);
   return kExitDone;
@@ -44,7 +45,8 @@ Result<int> UnmountEdit(Session& session, const Arguments& arguments, const Foun
   if (!ended && (ended.error().code == ENOENT || ended.error().code == ECONNREFUSED)) {
     // Killed: nothing is lost that was synced, but nothing is committed that nobody asked for.
     TRY(Unmount(mount.mountpoint, true));
-    return Fail(EPIPE, "{}: its daemon is dead; unmounted, the edit is kept: `mirage overlay commit {}`, or resume or discard",
+    return Fail(EPIPE,
+                "{}: its daemon is dead; unmounted, the edit is kept: `mirage overlay commit {}`, or resume or discard",
                 mount.mountpoint, mount.overlay_id);
   }
   if (!ended) return tl::make_unexpected(std::move(ended).error());
@@ -80,7 +82,8 @@ Action DeclareUmount(Options& options) {
     if (!mount) {
       return Fail(EINVAL, "{}: no mount of a library there; `findmnt -t fuse.mirfs` lists them", arguments->mountpoint);
     }
-    return mount->overlay_id.empty() ? UnmountReadOnly(session, *arguments, *mount) : UnmountEdit(session, *arguments, *mount);
+    return mount->overlay_id.empty() ? UnmountReadOnly(session, *arguments, *mount)
+                                     : UnmountEdit(session, *arguments, *mount);
   };
 }
 

@@ -42,7 +42,8 @@ void SetSignals(bool stages) {
 std::string DefaultLibrary() {
   if (const char* path = std::getenv("MIRAGE_LIBRARY"); path != nullptr && *path != '\0') return path;
   if (geteuid() == 0) return "/var/lib/mirage";
-  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data == '/') return std::string(data) + "/mirage";
+  if (const char* data = std::getenv("XDG_DATA_HOME"); data != nullptr && *data == '/')
+    return std::string(data) + "/mirage";
   const char* home = std::getenv("HOME");
   if (home == nullptr || *home == '\0') {
     const passwd* user = getpwuid(geteuid());
@@ -53,11 +54,15 @@ std::string DefaultLibrary() {
 
 // One line, whatever the message holds. A message that begins with the verb already is not given it twice.
 void PrintError(std::string_view verb, std::string_view message) {
-  if (message.starts_with(verb) && message.size() > verb.size() && (message[verb.size()] == ' ' || message[verb.size()] == ':')) {
+  if (message.starts_with(verb) && message.size() > verb.size() &&
+      (message[verb.size()] == ' ' || message[verb.size()] == ':')) {
     message.remove_prefix(verb.size() + (message[verb.size()] == ' ' ? 1 : 0));
   }
   std::string line = fmt::format("mirage{}{}{}{}", verb.empty() ? "" : ": ", verb,
-                                 verb.empty() ? ": " : message.starts_with(':') ? "" : " ", message);
+                                 verb.empty()               ? ": "
+                                 : message.starts_with(':') ? ""
+                                                            : " ",
+                                 message);
   while (!line.empty() && line.back() == '\n') line.pop_back();
   std::replace(line.begin(), line.end(), '\n', ' ');
   if (isatty(STDERR_FILENO)) line = EscapeBytes(line);
@@ -171,7 +176,9 @@ int RunVerb(const Verb& verb, Globals globals) {
 
 }  // namespace
 
-tl::unexpected<Error> UsageError(std::string message) { return tl::make_unexpected(Error{kUsageCode, std::move(message)}); }
+tl::unexpected<Error> UsageError(std::string message) {
+  return tl::make_unexpected(Error{kUsageCode, std::move(message)});
+}
 
 void Session::Say(std::string_view line) const {
   if (quiet) return;

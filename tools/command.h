@@ -1,7 +1,7 @@
 // One run of one verb: what the command line said for all verbs, and what the verb hands back.
 //
-// Exit codes: a verb's Result<int> is the code, or an Error, which prints one line and gives the verb's code for trouble
-// (1; diff 2; fsck 8). Wrong usage is 2 (fsck: 8), being interrupted 130.
+// Exit codes: a verb's Result<int> is the code, or an Error, which prints one line and gives the verb's code for
+// trouble (1; diff 2; fsck 8). Wrong usage is 2 (fsck: 8), being interrupted 130.
 #pragma once
 
 #include <atomic>
@@ -46,9 +46,9 @@ struct Verb {
   struct Traits {
     int trouble = kExitFailed;
     int usage = kExitUsage;
-    bool takes_paths = false;       // "-- PATH..." at the end
-    bool prints_paths = false;      // has -0
-    bool stages = false;            // a signal asks it to stop, and it leaves the library as it was
+    bool takes_paths = false;   // "-- PATH..." at the end
+    bool prints_paths = false;  // has -0
+    bool stages = false;        // a signal asks it to stop, and it leaves the library as it was
   } traits;
 };
 const std::vector<Verb>& Verbs();  // in the order help shows them (verbs.cc)

@@ -101,7 +101,8 @@ Status StartMirfs(const Session& session, const std::string& mountpoint, const s
 
   const auto missing = [&]() -> Status {
     const int code = errno;
-    return Fail(code, "{}: start {}: {}; it belongs beside this program, or in $PATH", mountpoint, program, strerror(code));
+    return Fail(code, "{}: start {}: {}; it belongs beside this program, or in $PATH", mountpoint, program,
+                strerror(code));
   };
   if (foreground) {
     execvp(program.c_str(), arguments.data());

@@ -8,13 +8,13 @@
 
 namespace mirage {
 
-// ENOENT, ENOTDIR, EACCES, EBUSY (something is mounted there): what a mount would fail with, said before anything is started.
-// Gives the absolute path.
+// ENOENT, ENOTDIR, EACCES, EBUSY (something is mounted there): what a mount would fail with, said before anything is
+// started. Gives the absolute path.
 Result<std::string> CheckMountpoint(const std::string& mountpoint);
 
-// Starts `mirfs LIBRARY MOUNTPOINT -o ...` and returns when the mount is ready, or the daemon's error. `options`: each one of
-// mount(8), "edit=debian"; commas in values are escaped here, but `raw_options` pass as the user wrote them. With `foreground` this
-// process becomes the daemon, and there is a return only for an error.
+// Starts `mirfs LIBRARY MOUNTPOINT -o ...` and returns when the mount is ready, or the daemon's error. `options`: each
+// one of mount(8), "edit=debian"; commas in values are escaped here, but `raw_options` pass as the user wrote them.
+// With `foreground` this process becomes the daemon, and there is a return only for an error.
 Status StartMirfs(const Session& session, const std::string& mountpoint, const std::vector<std::string>& options,
                   const std::string& raw_options, bool foreground);
 

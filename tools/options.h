@@ -26,9 +26,11 @@ class Options {
   void Values(const std::string& names, std::vector<std::string>& values, const std::string& help);  // may be repeated
   void Positional(const std::string& name, std::string& value, const std::string& help, bool required);
   // `most` 0: any number.
-  void Positionals(const std::string& name, std::vector<std::string>& values, const std::string& help, int least, int most);
+  void Positionals(const std::string& name, std::vector<std::string>& values, const std::string& help, int least,
+                   int most);
   // A word that must come first and selects what is done: "list", "resume", ...
-  void Choice(const std::string& name, std::string& value, const std::vector<std::string>& choices, const std::string& help);
+  void Choice(const std::string& name, std::string& value, const std::vector<std::string>& choices,
+              const std::string& help);
 
   // EINVAL: a usage error, one sentence.
   Status Parse(std::vector<std::string> arguments);

@@ -11,14 +11,17 @@ size_t CleanSequence(std::string_view text, size_t at) {
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
   const uint8_t first = byte(at);
   if (first < 0x80) return first < 0x20 || first == 0x7f ? 0 : 1;
-  const size_t length = first >= 0xc2 && first <= 0xdf ? 2 : (first & 0xf0) == 0xe0 ? 3 : first >= 0xf0 && first <= 0xf4 ? 4 : 0;
+  const size_t length = first >= 0xc2 && first <= 0xdf   ? 2
+                        : (first & 0xf0) == 0xe0         ? 3
+                        : first >= 0xf0 && first <= 0xf4 ? 4
+                                                         : 0;
   if (length == 0 || at + length > text.size()) return 0;
   for (size_t i = 1; i < length; ++i) {
     if ((byte(at + i) & 0xc0) != 0x80) return 0;
   }
   const uint8_t second = byte(at + 1);
-  if (first == 0xc2 && second < 0xa0) return 0;                          // C1 controls: terminals obey them
-  if ((first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90)) return 0;  // overlong
+  if (first == 0xc2 && second < 0xa0) return 0;  // C1 controls: terminals obey them
+  if ((first == 0xe0 && second < 0xa0) || (first == 0xf0 && second < 0x90)) return 0;    // overlong
   if ((first == 0xed && second >= 0xa0) || (first == 0xf4 && second >= 0x90)) return 0;  // surrogates, beyond Unicode
   return length;
 }
@@ -54,7 +57,8 @@ std::string EncodeBase64(std::string_view bytes) {
   std::string out;
   for (size_t i = 0; i < bytes.size(); i += 3) {
     uint32_t group = 0;
-    for (size_t k = 0; k < 3; ++k) group = group << 8 | (i + k < bytes.size() ? static_cast<uint8_t>(bytes[i + k]) : 0u);
+    for (size_t k = 0; k < 3; ++k)
+      group = group << 8 | (i + k < bytes.size() ? static_cast<uint8_t>(bytes[i + k]) : 0u);
     for (size_t k = 0; k < 4; ++k) {
       out += k <= std::min<size_t>(3, bytes.size() - i) ? kDigits[group >> (18 - 6 * k) & 63] : '=';
     }
@@ -82,8 +86,8 @@ std::string FormatTime(int64_t seconds, uint32_t nanoseconds) {
   if (gmtime_r(&time, &parts) == nullptr || parts.tm_year < -1900 || parts.tm_year > 8099) {
     return fmt::format("@{}.{:09}", seconds, nanoseconds);  // outside RFC 3339's four-digit years
   }
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
-                     parts.tm_hour, parts.tm_min, parts.tm_sec, nanoseconds);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:09}Z", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, nanoseconds);
 }
 
 std::string FormatSize(uint64_t bytes) {
@@ -115,13 +119,20 @@ std::string FormatMode(FileType type, uint16_t mode) {
 
 std::string_view TypeName(FileType type) {
   switch (type) {
-    case FileType::kRegular: return "regular file";
-    case FileType::kDirectory: return "directory";
-    case FileType::kSymlink: return "symbolic link";
-    case FileType::kCharDevice: return "character device";
-    case FileType::kBlockDevice: return "block device";
-    case FileType::kFifo: return "fifo";
-    case FileType::kSocket: return "socket";
+    case FileType::kRegular:
+      return "regular file";
+    case FileType::kDirectory:
+      return "directory";
+    case FileType::kSymlink:
+      return "symbolic link";
+    case FileType::kCharDevice:
+      return "character device";
+    case FileType::kBlockDevice:
+      return "block device";
+    case FileType::kFifo:
+      return "fifo";
+    case FileType::kSocket:
+      return "socket";
   }
   return "unknown";
 }
@@ -153,7 +164,8 @@ Json EntryJson(std::string_view path, const Entry& entry) {
       json["major"] = entry.rdev_major;
       json["minor"] = entry.rdev_minor;
       break;
-    default: break;
+    default:
+      break;
   }
   if (!entry.xattrs.IsZero()) json["xattrs_id"] = entry.xattrs.Hex();
   return json;
@@ -162,6 +174,7 @@ Json EntryJson(std::string_view path, const Entry& entry) {
 std::string Output::Fit(std::string_view text) const { return terminal_ ? EscapeBytes(text) : std::string(text); }
 
 void Output::Bytes(std::string_view bytes) {
+  if (bytes.empty()) return;  // an empty view may have no address, which fwrite does not take
   if (std::fwrite(bytes.data(), 1, bytes.size(), stdout) != bytes.size() && error_ == 0) error_ = errno;
 }
 void Output::Line(std::string_view text) {

@@ -21,7 +21,8 @@ void PushComponents(std::string_view path, std::vector<std::string>* pending) {
 
 }  // namespace
 
-Result<Located> LocatePath(const TreeReader& reader, const Manifest& manifest, std::string_view path, bool follow_last) {
+Result<Located> LocatePath(const TreeReader& reader, const Manifest& manifest, std::string_view path,
+                           bool follow_last) {
   struct Step {
     std::string name;
     Entry entry;

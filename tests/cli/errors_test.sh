@@ -111,7 +111,8 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
   install -d -o 65534 -g 65534 "$work/theirs"
   expect 0 nobody "$work/bin/mirage" -L "$work/theirs/library" init
   echo secret >"$work/secret" && chmod 0600 "$work/secret"
-  expect_error 1 'secret.*Permission denied' nobody "$work/bin/mirage" -L "$work/theirs/library" import "$work/secret" debian
+  expect_error 1 'secret.*Permission denied' \
+    nobody "$work/bin/mirage" -L "$work/theirs/library" import "$work/secret" debian
   mkdir -m 0755 "$work/locked" && echo x >"$work/locked/file" && chmod 0600 "$work/locked/file"
   expect_error 1 'Permission denied' nobody "$work/bin/mirage" -L "$work/theirs/library" import "$work/locked" debian
   expect 0 nobody "$work/bin/mirage" -L "$work/theirs/library" log

@@ -1,6 +1,6 @@
 #!/bin/bash
-# An import that is interrupted exits with 130 and leaves the library as it was; one that is killed leaves nothing that the next
-# writer does not remove.
+# An import that is interrupted exits with 130 and leaves the library as it was; one that is killed leaves nothing
+# that the next writer does not remove.
 . "$(dirname "$0")/lib.sh"
 
 expect 0 "$mirage" init
@@ -8,7 +8,8 @@ make_source "$work/source"
 expect 0 "$mirage" import "$work/source" debian
 before=$(cat "$MIRAGE_LIBRARY/refs.log")
 # Bytes that cost time: they do not deduplicate and do not compress.
-openssl enc -aes-128-ctr -nosalt -pass pass:mirage -pbkdf2 -in /dev/zero 2>/dev/null | head -c 500000000 >"$work/source/big"
+openssl enc -aes-128-ctr -nosalt -pass pass:mirage -pbkdf2 -in /dev/zero 2>/dev/null |
+  head -c 500000000 >"$work/source/big"
 
 # start_import: in the background; returns when it has begun to stage.
 start_import() {

@@ -20,7 +20,9 @@ std::vector<std::string> Paths(EntrySpool& spool) {
 TEST(EntrySpoolTest, GivesADirectoryBeforeWhatIsInItAndNamesAsBytes) {
   TemporaryDirectory directory;
   EntrySpool spool(Env::Default(), directory.path());
-  for (const char* path : {"a-b", "b", "a/x", "a", "", "a\xff", "a/x/y", "A"}) Must(spool.Add(spool.Ticket(), path, Entry{}));
+  for (const char* path : {"a-b", "b", "a/x", "a", "", "a\xff", "a/x/y", "A"}) {
+    Must(spool.Add(spool.Ticket(), path, Entry{}));
+  }
   EXPECT_EQ(Paths(spool), (std::vector<std::string>{"", "A", "a", "a/x", "a/x/y", "a-b", "a\xff", "b"}));
 }
 

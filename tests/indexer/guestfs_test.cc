@@ -55,7 +55,8 @@ class GuestfsImportTest : public LibraryTest {
   // A disk of `megabytes` with one ext4 partition.
   std::string MakeDisk(const std::string& name, int megabytes) const {
     const std::string disk = directory_ / name;
-    EXPECT_TRUE(Shell(fmt::format("truncate -s {}M {} && echo start=2048,type=83 | sfdisk -q {}", megabytes, disk, disk)));
+    EXPECT_TRUE(Shell(fmt::format("truncate -s {}M {}", megabytes, disk)));
+    EXPECT_TRUE(Shell(fmt::format("echo start=2048,type=83 | sfdisk -q {}", disk)));
     EXPECT_TRUE(Shell(fmt::format("mkfs.ext4 -q -b 4096 -E offset=1048576 -F {} {}M", disk, megabytes - 1)));
     return disk;
   }
@@ -202,7 +203,8 @@ TEST_F(GuestfsImportTest, RefusesBeforeTheLaunch) {
     ASSERT_TRUE(Shell(fmt::format("qemu-img convert -f raw -O {} {} {}", kind, file, image)));
     EXPECT_EQ(Must(DetectDiskFormat(image, "")), kind);
   }
-  ASSERT_TRUE(Shell(fmt::format("head -c 8M /dev/urandom > {} && qemu-img convert -f raw -O qcow2 {} {}", file, file, image)));
+  ASSERT_TRUE(Shell(fmt::format("head -c 8M /dev/urandom > {}", file)));
+  ASSERT_TRUE(Shell(fmt::format("qemu-img convert -f raw -O qcow2 {} {}", file, image)));
   EXPECT_EQ(Must(DetectDiskFormat(image, "")), "qcow2");
   fs::resize_file(image, fs::file_size(image) / 2);
   EXPECT_EQ(ErrorOf(Options(image), "truncated"), EINVAL);
@@ -237,7 +239,7 @@ TEST_F(GuestfsImportTest, AnInterruptEndsTheAppliance) {
   const auto start = std::chrono::steady_clock::now();
   EXPECT_EQ(ErrorOf(options, "interrupted"), EINTR);
   user.join();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(12));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
   EXPECT_FALSE(Must(library_->Refresh()));
 }
 

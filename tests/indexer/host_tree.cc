@@ -54,7 +54,9 @@ class Filler {
   void Symlink(const std::string& target, const std::string& path) const {
     Check(symlink(target.c_str(), At(path).c_str()), path);
   }
-  void Node(const std::string& path, mode_t mode, dev_t device) const { Check(mknod(At(path).c_str(), mode, device), path); }
+  void Node(const std::string& path, mode_t mode, dev_t device) const {
+    Check(mknod(At(path).c_str(), mode, device), path);
+  }
   void Xattr(const std::string& path, const std::string& name, const std::string& value) const {
     Check(lsetxattr(At(path).c_str(), name.c_str(), value.data(), value.size(), 0), path + " " + name);
   }
@@ -129,12 +131,14 @@ void FillStrangeTree(const std::string& directory) {
   }
   // Enough of a system for the inspection to take it for Debian.
   make.Write("etc/os-release",
-             "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n");
+             "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\n"
+             "VERSION_ID=\"12\"\nID=debian\n");
   make.Write("etc/debian_version", "12.4\n");
   make.Write("etc/hostname", "strange\n");
   make.Write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n");
   make.Write("etc/fstab", "/dev/sda1 / ext4 defaults 0 1\n");
-  make.Write("var/lib/dpkg/status", "Package: foo\nStatus: install ok installed\nVersion: 1:2.0-3\nArchitecture: amd64\n\n");
+  make.Write("var/lib/dpkg/status",
+             "Package: foo\nStatus: install ok installed\nVersion: 1:2.0-3\nArchitecture: amd64\n\n");
 
   make.Symlink("/bin/sh", "usr/bin/sh");
   make.Symlink(std::string(900, 'x'), "longlink");
@@ -216,8 +220,8 @@ void FillStrangeTree(const std::string& directory) {
   make.Time("", 1'000'000'000, 123'456'789);
 }
 
-bool VersionEqualsDirectory(const std::shared_ptr<Library>& library, const Manifest& manifest, const std::string& directory,
-                            size_t* entries) {
+bool VersionEqualsDirectory(const std::shared_ptr<Library>& library, const Manifest& manifest,
+                            const std::string& directory, size_t* entries) {
   const TreeReader reader(library);
   size_t differences = 0;
   const auto expect = [&](bool holds, const std::string& path, const std::string& what) {
@@ -245,7 +249,8 @@ bool VersionEqualsDirectory(const std::shared_ptr<Library>& library, const Manif
     expect(entry.mode == (st.st_mode & 07777), path, fmt::format("mode {:o}, not {:o}", entry.mode, st.st_mode));
     expect(entry.uid == st.st_uid && entry.gid == st.st_gid, path, fmt::format("owner {}:{}", entry.uid, entry.gid));
     expect(entry.mtime_sec == st.st_mtim.tv_sec && entry.mtime_nsec == st.st_mtim.tv_nsec, path,
-           fmt::format("mtime {}.{:09}, not {}.{:09}", entry.mtime_sec, entry.mtime_nsec, st.st_mtim.tv_sec, st.st_mtim.tv_nsec));
+           fmt::format("mtime {}.{:09}, not {}.{:09}", entry.mtime_sec, entry.mtime_nsec, st.st_mtim.tv_sec,
+                       st.st_mtim.tv_nsec));
     if (S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)) {
       expect(entry.rdev_major == major(st.st_rdev) && entry.rdev_minor == minor(st.st_rdev), path, "rdev");
     }
@@ -254,7 +259,8 @@ bool VersionEqualsDirectory(const std::shared_ptr<Library>& library, const Manif
     for (const auto& [name, value] : expected) {
       expect(xattrs.contains(name) && xattrs.at(name) == value, path, "attribute " + name);
     }
-    expect(xattrs.size() == expected.size(), path, fmt::format("{} attributes, not {}", xattrs.size(), expected.size()));
+    expect(xattrs.size() == expected.size(), path,
+           fmt::format("{} attributes, not {}", xattrs.size(), expected.size()));
     if (S_ISLNK(st.st_mode)) {
       ASSIGN_OR_RETURN(const std::string target, reader.SymlinkTarget(entry));
       expect(target == fs::read_symlink(host).native(), path, "target");

@@ -68,7 +68,8 @@ TEST(TarStreamTest, ReadsMembersAndSkipsTheirData) {
 
 TEST(TarStreamTest, ExtendedHeadersGiveTimesNamesAndAttributes) {
   const std::string records = Record("path", "./" + std::string(300, 'p') + "\xff=\n") + Record("mtime", "-0.5") +
-                              Record("uid", "4000000000") + Record("SCHILY.xattr.user.we%3Dird%2541", std::string("\0=\n", 3));
+                              Record("uid", "4000000000") +
+                              Record("SCHILY.xattr.user.we%3Dird%2541", std::string("\0=\n", 3));
   auto stream = Stream(Extended(records) + Header("./x", '0', 0) + Extended(Record("mtime", "-1.500000001")) +
                        Header("./y", '0', 0) + Header("./z", '0', 0) + kEnd);
   const auto x = Must(stream.Next());

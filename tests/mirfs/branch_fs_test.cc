@@ -399,35 +399,36 @@ TEST_P(RandomTest, EqualsTheModel) {
     const std::string& name = names[below(names.size())];
     return directory.empty() || below(8) == 0 ? name : directory + "/" + name;
   };
-  const auto is_special = [&](const std::string& path) {
+  const auto is_directory = [&](const std::string& path) {
     const auto node = model_.Find(path);
     return node && node->type == FileType::kDirectory;
   };
   for (int step = 0; step < 600; ++step) {
     const std::string a = existing(), b = fresh(), c = existing();
     SCOPED_TRACE(fmt::format("seed {} step {} on {} {} {}", GetParam(), step, a, b, c));
+    // Drawn before: BOTH takes its arguments twice.
+    const uint64_t near = below(20000), far = below(4) ? near : below(700000), length = 1 + below(below(4) ? 5000 : 200000);
+    const std::string xattr = "user." + names[below(3)], bytes = Pattern(length, static_cast<uint32_t>(random()));
+    const auto mode = static_cast<uint16_t>(0600 + below(64));
+    const unsigned flags = below(2) ? RENAME_EXCHANGE : 0;
     switch (below(17)) {
       case 0: BOTH(Make(b, FileType::kDirectory, 0750)); break;
       case 1: BOTH(Make(b, FileType::kRegular, 0640)); break;
       case 2: BOTH(Make(b, FileType::kSymlink, 0777, a)); break;
       case 3:
-      case 4: {
-        const uint64_t offset = below(4) ? below(20000) : below(700000);
-        BOTH(Write(a, offset, Pattern(1 + below(below(4) ? 5000 : 200000), random())));
-        break;
-      }
-      case 5: BOTH(Truncate(a, below(3) ? below(10000) : below(700000))); break;
-      case 6: BOTH(Chmod(a, static_cast<uint16_t>(0600 + below(64)))); break;
-      case 7: BOTH(SetXattr(a, "user." + names[below(3)], std::to_string(step))); break;
-      case 8: BOTH(RemoveXattr(a, "user." + names[below(3)])); break;
+      case 4: BOTH(Write(a, far, bytes)); break;
+      case 5: BOTH(Truncate(a, far)); break;
+      case 6: BOTH(Chmod(a, mode)); break;
+      case 7: BOTH(SetXattr(a, xattr, std::to_string(step))); break;
+      case 8: BOTH(RemoveXattr(a, xattr)); break;
       case 9: BOTH(Link(a, b)); break;
       case 10: BOTH(Unlink(a)); break;
       case 11: BOTH(RemoveDirectory(a)); break;
       case 12:
       case 13: BOTH(Rename(a, b)); break;
-      case 14: BOTH(Rename(a, c, below(2) ? RENAME_EXCHANGE : 0)); break;
+      case 14: BOTH(Rename(a, c, flags)); break;
       case 15:
-        if (!is_special(a)) BOTH(Punch(a, below(30000), 1 + below(30000)));
+        if (!is_directory(a)) BOTH(Punch(a, near, length));
         break;
       case 16: EXPECT_EQ(0, paths_->Sync(a)); break;
     }

@@ -32,7 +32,9 @@ class CommitterTest : public testing::LibraryTest {
     auto overlay = NewOverlay(tag);
     auto fs = Must(BranchFs::Open(library_, *overlay));
     PathFs paths(*fs);
-    if (!paths.Stat(path)) EXPECT_EQ(0, paths.Make(path, FileType::kRegular, 0644));
+    if (!paths.Stat(path)) {
+      EXPECT_EQ(0, paths.Make(path, FileType::kRegular, 0644));
+    }
     EXPECT_EQ(0, paths.Write(path, 0, bytes));
     Must(fs->Close());
     Must(overlay->MarkUnmounted());
@@ -113,9 +115,12 @@ TEST_F(CommitterTest, ACommitThatWasPublishedButNotRemovedIsNotMadeTwice) {
   auto overlay = Edited("etc/hosts", "x");
   const std::string id = overlay->info().id, path = overlay->path(), copy = directory_ / "copy";
   overlay.reset();
-  std::filesystem::copy(path, copy, std::filesystem::copy_options::recursive);
+  const auto copy_all = [](const std::string& from, const std::string& to) {  // with times
+    return std::system(fmt::format("cp -a '{}' '{}'", from, to).c_str());
+  };
+  ASSERT_EQ(0, copy_all(path, copy));
   const auto first = Must(CommitOverlay(*library_, id, {}));
-  std::filesystem::copy(copy, path, std::filesystem::copy_options::recursive);
+  ASSERT_EQ(0, copy_all(copy, path));
   const auto again = Must(CommitOverlay(*library_, id, {}));
   ASSERT_TRUE(again);
   EXPECT_EQ(first->manifest, again->manifest);

@@ -1,4 +1,4 @@
-// Ids, and the encodings of entries, xattr sets, content nodes and manifests: one value, one encoding, and nothing else.
+// Ids, and the encodings of entries, xattr sets, content nodes and manifests: one value, one encoding, no other.
 #include "store/object.h"
 
 #include <thread>
