@@ -12,8 +12,13 @@ image=${IMAGE:-}
 export MIRAGE_LIBRARY=$work/library NO_COLOR=1
 
 say() { printf '\n# %s\n' "$*"; }
-# Shows a command, paths shortened, and runs it.
-run() { printf '$ %s\n' "${*//$work\//}"; "$@"; }
+# Shows a command and runs it.
+run() {
+  local word line='$'
+  for word in "$@"; do case $word in *' '*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac; done
+  echo "$line"
+  "$@"
+}
 fail() { echo "quickstart: $*" >&2; exit 1; }
 
 mounted() { mountpoint -q "$1" 2>/dev/null || [[ $(stat "$1" 2>&1) == *"not connected"* ]]; }
@@ -91,14 +96,15 @@ run mirage mount --edit $branch edit
 printf "$ echo 'edited on %s' >> edit/%s\n" "$(date -u +%FT%TZ)" "${etc:+$etc/}motd"
 echo "edited on $(date -u +%FT%TZ)" >>"edit/${etc:+$etc/}motd"
 run mkdir -p edit/srv/example
-run mirage umount edit -m "a note in motd"
+run mirage umount edit -m "a note in motd" | tee umount.out
+tag=$(sed -n "s|^$branch/\([^ ]*\) .*|\1|p" umount.out)
 
 say "5. The new version is in the log, and under the mount that was there all along."
 printf '$ mirage log %s\n' $branch
 mirage log $branch >log.out
 head -n 14 log.out
 for _ in 1 2 3 4 5 6 7 8 9 10; do  # branch directories are looked at afresh every second
-  [ -d mnt/$branch/latest/srv/example ] && break
+  [ "$(readlink mnt/$branch/latest)" = "$tag" ] && break
   sleep 0.3
 done
 run readlink mnt/$branch/latest

@@ -193,9 +193,9 @@ Status RunFusermount(const std::string& mountpoint, bool lazy) {
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-    return Fail(ENOENT, "unmount {}: fusermount3 is missing; install fuse3", mountpoint);
+    return Fail(ENOENT, "{}: fusermount3 is missing; install fuse3", mountpoint);
   while (!said.empty() && said.back() == '\n') said.pop_back();
-  return Fail(said.find("busy") != said.npos ? EBUSY : EIO, "unmount {}: {}", mountpoint, said);
+  return Fail(said.find("busy") != said.npos ? EBUSY : EIO, "{}: {}", mountpoint, said);
 }
 
 }  // namespace
@@ -203,7 +203,7 @@ Status RunFusermount(const std::string& mountpoint, bool lazy) {
 Status Unmount(const std::string& mountpoint, bool lazy) {
   if (geteuid() != 0) return RunFusermount(mountpoint, lazy);
   if (umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0) return {};
-  return FailErrno(errno, "unmount " + mountpoint);
+  return FailErrno(errno, mountpoint);
 }
 
 bool IsMounted(const std::string& mountpoint, dev_t device) {

@@ -329,7 +329,7 @@ class UnmountWish {
     request_ = {};
     if (status.error().code != EBUSY) return status;
     const std::string users = DescribeUsers(mountpoint);
-    return Fail(EBUSY, "unmount {}: in use by {}; nothing has happened", mountpoint,
+    return Fail(EBUSY, "{}: in use by {}; nothing has happened", mountpoint,
                 users.empty() ? "a process that cannot be seen" : users);
   }
   UnmountRequest request() const {

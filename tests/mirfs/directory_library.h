@@ -75,8 +75,8 @@ class DirectoryLibraryTest : public LibraryTest {
   }
 };
 
-// A read-only mount served by threads of this process. The test's own calls into it are made by children (RunShell), since a
-// process that waits for itself in the kernel cannot be killed when it is wrong.
+// A read-only mount served by threads of this process. The test's own calls into it are made by children (RunShell),
+// since a process that waits for itself in the kernel cannot be killed when it is wrong.
 class InProcessMount {
  public:
   InProcessMount(const std::string& library_path, std::string mountpoint)

@@ -28,15 +28,18 @@ class ReadOnlyMountTest : public DirectoryLibraryTest {
   }
 };
 
-constexpr char kListing[] = R"(find . -printf '%P %y %m %U %G %n %T@ %l\n' | sort; find . ! -type d -printf '%P %s\n' | sort)";
+constexpr char kListing[] =
+    R"(find . -printf '%P %y %m %U %G %n %T@ %l\n' | sort; find . ! -type d -printf '%P %s\n' | sort)";
 
 TEST_F(ReadOnlyMountTest, EqualsItsSource) {
   const auto mount = Mount();
   EXPECT_EQ(MustRun("cd " + v(1) + " && " + kListing), MustRun("cd " + source() + " && " + kListing));
-  MustRun("cd " + source() + " && find . -type f -exec cmp {} " + v(1) + "/{} ';' > " + mountpoint() + ".cmp && ! [ -s " +
-          mountpoint() + ".cmp ]");
-  EXPECT_EQ(MustRun("cd " + v(1) + " && getfattr -d etc/passwd"), MustRun("cd " + source() + " && getfattr -d etc/passwd"));
-  EXPECT_EQ(MustRun("ls -di " + v(1) + "/etc/big3 | cut -d' ' -f1"), MustRun("ls -di " + v(1) + "/usr/bin/big | cut -d' ' -f1"));
+  MustRun("cd " + source() + " && find . -type f -exec cmp {} " + v(1) + "/{} ';' > " + mountpoint() +
+          ".cmp && ! [ -s " + mountpoint() + ".cmp ]");
+  EXPECT_EQ(MustRun("cd " + v(1) + " && getfattr -d etc/passwd"),
+            MustRun("cd " + source() + " && getfattr -d etc/passwd"));
+  EXPECT_EQ(MustRun("ls -di " + v(1) + "/etc/big3 | cut -d' ' -f1"),
+            MustRun("ls -di " + v(1) + "/usr/bin/big | cut -d' ' -f1"));
   EXPECT_EQ(MustRun("ls " + mountpoint() + " " + mountpoint() + "/debian"),
             mountpoint() + ":\ndebian\n\n" + mountpoint() + "/debian:\nlatest\nv1");
 }
@@ -46,7 +49,8 @@ TEST_F(ReadOnlyMountTest, ListedNumbersAreThoseOfStat) {
   const auto mount = Mount();
   for (const std::string directory : {"", "/debian", "/debian/v1", "/debian/v1/usr", "/debian/v1/many"}) {
     MustRun("cd " + mountpoint() + directory + R"sh( && ls -aiU | while read -r number name; do
-      [ "$name" = .. ] && [ "$PWD" = )sh" + mountpoint() + R"sh( ] && continue
+      [ "$name" = .. ] && [ "$PWD" = )sh" +
+            mountpoint() + R"sh( ] && continue
       [ "$number" = "$(stat -c %i "$name")" ] || { echo "$name: $number"; exit 1; }; done)sh");
   }
 }
@@ -54,7 +58,7 @@ TEST_F(ReadOnlyMountTest, ListedNumbersAreThoseOfStat) {
 TEST_F(ReadOnlyMountTest, OpensNeedNoMessages) {
   const auto mount = Mount();
   MustRun("cat " + v(1) + "/etc/passwd && cd " + v(1) + " && grep -r zzzz . ; [ $? = 1 ]");
-  EXPECT_EQ(mount->Requests("open"), 1u);     // the one that learns that none is needed
+  EXPECT_EQ(mount->Requests("open"), 1u);  // the one that learns that none is needed
   EXPECT_EQ(mount->Requests("opendir"), 1u);
   EXPECT_EQ(mount->Requests("readdir"), 0u);
   EXPECT_EQ(mount->Requests("release"), 0u);
@@ -62,11 +66,13 @@ TEST_F(ReadOnlyMountTest, OpensNeedNoMessages) {
 
 TEST_F(ReadOnlyMountTest, AWarmWalkCostsNothing) {
   const auto mount = Mount();
-  const std::string walk = "cd " + v(1) + " && find . -printf '%i %s %T@\\n' > /dev/null && cat etc/passwd many/* > /dev/null";
+  const std::string walk =
+      "cd " + v(1) + " && find . -printf '%i %s %T@\\n' > /dev/null && cat etc/passwd many/* > /dev/null";
   MustRun(walk);
   auto total = [&] {
     uint64_t sum = 0;
-    for (const char* name : {"lookup", "getattr", "readdirplus", "readdir", "read", "open", "opendir"}) sum += mount->Requests(name);
+    for (const char* name : {"lookup", "getattr", "readdirplus", "readdir", "read", "open", "opendir"})
+      sum += mount->Requests(name);
     return sum;
   };
   const uint64_t before = total();

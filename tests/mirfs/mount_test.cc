@@ -1,0 +1,273 @@
+// The mirfs program: its words when it cannot mount, and every road out of an edit mount.
+#include "mirfs/mount.h"
+
+#include <fcntl.h>
+#include <signal.h>
+
+#include <chrono>
+
+#include "mirfs/committer.h"
+#include "tests/mirfs/directory_library.h"
+
+namespace mirage::testing {
+namespace {
+
+Result<MountArguments> Parse(std::vector<const char*> words) {
+  words.insert(words.begin(), "mirfs");
+  return ParseMountArguments(static_cast<int>(words.size()), words.data());
+}
+
+TEST(MountArguments, TakesWhatMountAndFstabPass) {
+  const auto plain =
+      Must(Parse({"/lib", "/mnt", "-o", "rw,dev,suid,noauto,x-systemd.automount,_netdev,noatime,cache=2M"}));
+  EXPECT_EQ(plain.library, "/lib");
+  EXPECT_EQ(plain.mountpoint, "/mnt");
+  EXPECT_EQ(plain.mount_options, "noatime");
+  EXPECT_EQ(plain.cache_bytes, size_t{2} << 20);
+  EXPECT_FALSE(plain.system);
+  EXPECT_FALSE(plain.default_permissions);
+  const auto edit =
+      Must(Parse({"-f", "-oedit=debian,message=one\\, two,tag=t", "-o", "allow_other", "--", "-lib", "/mnt"}));
+  EXPECT_TRUE(edit.foreground);
+  EXPECT_EQ(edit.library, "-lib");
+  EXPECT_EQ(edit.edit_branch, "debian");
+  EXPECT_EQ(edit.message, "one, two");
+  EXPECT_EQ(edit.tag, "t");
+  EXPECT_TRUE(edit.default_permissions);
+}
+
+TEST(MountArguments, RefusesWhatItDoesNotKnow) {
+  for (const std::vector<const char*>& words :
+       std::vector<std::vector<const char*>>{{},
+                                             {"/lib"},
+                                             {"/lib", "/mnt", "more"},
+                                             {"/lib", "/mnt", "-o"},
+                                             {"/lib", "/mnt", "-o", "sparkling"},
+                                             {"/lib", "/mnt", "-o", "edit="},
+                                             {"/lib", "/mnt", "-o", "edit=a,resume=b"},
+                                             {"/lib", "/mnt", "-o", "tag=t"},
+                                             {"/lib", "/mnt", "-o", "cache=-1"},
+                                             {"/lib", "/mnt", "-o", "cache=lots"},
+                                             {"/lib", "/mnt", "-o", "system"},
+                                             {"/lib", "/mnt", "--frob"}}) {
+    EXPECT_EQ(Parse(words).error().code, EINVAL);
+  }
+}
+
+class MountTest : public DirectoryLibraryTest {
+ protected:
+  void SetUp() override {
+    if (!HaveFuse()) GTEST_SKIP() << "no /dev/fuse here";
+    MustRun("mkdir -p " + source() + "/etc " + mountpoint() + " && echo hello > " + source() + "/etc/motd");
+    ImportSource("debian");
+  }
+  void TearDown() override {
+    RunShell("fusermount3 -uz " + mountpoint());
+    if (daemon_ > 0) {
+      kill(daemon_, SIGKILL);
+      waitpid(daemon_, nullptr, 0);
+    }
+  }
+  std::string mountpoint() const { return directory_ / "mount"; }
+  std::string Mirfs(const std::string& options) const {
+    const char* bin = std::getenv("MIRAGE_BIN");
+    return std::string(bin ? bin : ".") + "/mirfs " + path() + " " + mountpoint() +
+           (options.empty() ? "" : " -o " + options);
+  }
+  // In the foreground, so that its number is known and its end is seen.
+  void Start(const std::string& options) {
+    daemon_ = fork();
+    if (daemon_ == 0) {
+      execl("/bin/sh", "sh", "-c", ("exec " + Mirfs(options) + " -f").c_str(), nullptr);
+      _exit(127);
+    }
+    ASSERT_TRUE(Within10s("mountpoint -q " + mountpoint())) << "it does not mount";
+  }
+  static bool Within10s(const std::string& line) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (RunShell(line).status != 0) {
+      if (std::chrono::steady_clock::now() > end) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return true;
+  }
+  int WaitForEnd() {
+    int status = 0;
+    waitpid(std::exchange(daemon_, -1), &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  }
+  std::string OverlayId() {
+    const auto overlays = Must(ListOverlays(*library_));
+    return overlays.size() == 1 ? overlays[0].id : "not one overlay";
+  }
+  // "TAG CONTENT" of etc/motd at the branch's head.
+  std::string Head() {
+    Must(library_->Refresh());
+    const auto snapshot = library_->snapshot();
+    const auto head = Must(snapshot->Branch("debian"));
+    const TreeReader reader(library_);
+    std::string bytes;
+    const Manifest manifest = Must(ReadManifest(*snapshot, head->manifest));
+    Must(reader.Read(Must(reader.Find(manifest.root, "/etc/motd")), 0, 1000, &bytes));
+    return Must(snapshot->LatestTag("debian")) + " " + bytes;
+  }
+
+  pid_t daemon_ = -1;
+};
+
+TEST_F(MountTest, SaysWhyItCannotMount) {
+  const auto fails = [&](const std::string& line, int status, const std::string& words) {
+    const Shell shell = RunShell(line);
+    EXPECT_EQ(shell.status, status) << line << "\n" << shell.out;
+    EXPECT_TRUE(shell.out.starts_with("mirfs: ")) << shell.out;
+    EXPECT_NE(shell.out.find(words), std::string::npos) << shell.out;
+    EXPECT_EQ(shell.out.find('\n'), std::string::npos) << shell.out;
+  };
+  const std::string mirfs = Mirfs("").substr(0, Mirfs("").find(' ')) + " ";
+  fails(mirfs + directory_ / "none" + " " + mountpoint(), 1, "no library");
+  fails(mirfs + source() + " " + mountpoint(), 1, "library");
+  fails(mirfs + path() + " " + directory_ / "none", 1, "mkdir");
+  fails(mirfs + path() + " " + source() + "/etc/motd", 1, "not a directory");
+  fails(Mirfs("edit=none"), 1, "no such branch");
+  fails(Mirfs("resume=none"), 1, "none");
+  fails(Mirfs("sparkling"), 2, "sparkling");
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  EXPECT_NE(RunShell("mountpoint -q " + mountpoint()).status, 0);
+}
+
+TEST_F(MountTest, GoesToTheBackgroundWhenItIsReady) {
+  MustRun(Mirfs(""));
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/debian/v1/etc/motd"), "hello");
+  const Shell again = RunShell(Mirfs(""));
+  EXPECT_EQ(again.status, 1);
+  EXPECT_NE(again.out.find("busy"), std::string::npos) << again.out;
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+}
+
+TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {
+  Start("edit=debian,message=mounted");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  const auto result = Must(
+      ControlUnmount(*library_, OverlayId(), {.message = "said", .tag = "done", .discard = false, .author = "me"}));
+  ASSERT_TRUE(result.version);
+  EXPECT_EQ(result.version->tag, "done");
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "done edited\n");
+  const Manifest manifest = Must(ReadManifest(*library_->snapshot(), result.version->manifest));
+  EXPECT_EQ(manifest.message, "said");
+  EXPECT_EQ(manifest.author, "me");
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+}
+
+TEST_F(MountTest, NothingChangedIsNoVersion) {
+  Start("edit=debian");
+  MustRun("cat " + mountpoint() + "/etc/motd");
+  const auto result = Must(ControlUnmount(*library_, OverlayId(), {}));
+  EXPECT_FALSE(result.version);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v1 hello\n");
+}
+
+TEST_F(MountTest, DiscardLeavesNothing) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  EXPECT_TRUE(Must(ControlUnmount(*library_, OverlayId(), {.message = "", .tag = "", .discard = true, .author = ""}))
+                  .discarded);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v1 hello\n");
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+}
+
+TEST_F(MountTest, BusyNamesTheUsersAndDoesNothing) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  const pid_t user = fork();
+  if (user == 0) {
+    if (chdir(mountpoint().c_str()) != 0) _exit(1);
+    execlp("sleep", "sleep", "60", nullptr);
+    _exit(127);
+  }
+  ASSERT_TRUE(Within10s("readlink /proc/" + std::to_string(user) + "/cwd | grep -q mount"));
+  const auto refused = ControlUnmount(*library_, OverlayId(), {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, EBUSY);
+  EXPECT_NE(refused.error().message.find("sleep (pid " + std::to_string(user)), std::string::npos)
+      << refused.error().message;
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");
+  kill(user, SIGKILL);
+  waitpid(user, nullptr, 0);
+  EXPECT_TRUE(Must(ControlUnmount(*library_, OverlayId(), {})).version);
+  EXPECT_EQ(WaitForEnd(), 0);
+}
+
+TEST_F(MountTest, APlainUnmountCommits) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v2 edited\n");
+}
+
+// Written through a mapping and through the write-back cache: the signal must not lose what the kernel still holds.
+TEST_F(MountTest, SigtermUnmountsAndLosesNothing) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd && head -c 20000000 /dev/urandom > " + directory_ / "bytes" +
+          " && cp " + directory_ / "bytes" + " " + mountpoint() + "/big");
+  kill(daemon_, SIGTERM);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v2 edited\n");
+  const TreeReader reader(library_);
+  const auto head = Must(library_->snapshot()->Branch("debian"));
+  const Manifest manifest = Must(ReadManifest(*library_->snapshot(), head->manifest));
+  const Entry big = Must(reader.Find(manifest.root, "/big"));
+  EXPECT_EQ(big.id.Hex(), MustRun("sha256sum < " + directory_ / "bytes").substr(0, 64));
+}
+
+TEST_F(MountTest, SigtermWhileInUseServesOnToTheLastUser) {
+  Start("edit=debian");
+  const int file = open((mountpoint() + "/etc/motd").c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  kill(daemon_, SIGTERM);
+  ASSERT_TRUE(Within10s("! mountpoint -q " + mountpoint()));
+  EXPECT_EQ(write(file, "late\n", 5), 5);
+  close(file);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v2 late\n");
+}
+
+TEST_F(MountTest, AKilledDaemonsOverlayIsNeverCommittedUnasked) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd && sync -f " + mountpoint());
+  kill(daemon_, SIGKILL);
+  WaitForEnd();
+  MustRun("fusermount3 -uz " + mountpoint());
+  const std::string id = OverlayId();
+  Start("edit=debian");  // another edit of the branch, above its head
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "hello");
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v1 hello\n");
+  EXPECT_EQ(OverlayId(), id);
+  Start("resume=" + id);
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");
+  EXPECT_TRUE(Must(ControlUnmount(*library_, id, {})).version);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v2 edited\n");
+}
+
+// The kernel's connection cut by force loses what was not written: that is no unmount, and nothing is committed.
+TEST_F(MountTest, AnAbortedConnectionIsNotAnUnmount) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root may cut a connection";
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  const std::string connection = "/sys/fs/fuse/connections/" + MustRun("stat -c %Ld " + mountpoint()) + "/abort";
+  if (access(connection.c_str(), W_OK) != 0) MustRun("mount -t fusectl fusectl /sys/fs/fuse/connections");
+  if (access(connection.c_str(), W_OK) != 0) GTEST_SKIP() << "no " << connection << " here";
+  MustRun("echo 1 > " + connection);
+  EXPECT_EQ(WaitForEnd(), 1);
+  EXPECT_EQ(Head(), "v1 hello\n");
+  EXPECT_EQ(Must(ListOverlays(*library_)).size(), 1u);
+}
+
+}  // namespace
+}  // namespace mirage::testing
