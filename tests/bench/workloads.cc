@@ -50,7 +50,7 @@ void AddImports(const Fixture& fixture, std::vector<Workload>* workloads) {
 // Ten files edited: what unmounting costs, against syncing the same edits on ext4.
 void AddCommit(const Fixture& fixture, std::vector<Workload>* workloads) {
   const auto edit = [](const std::string& root) {
-    return fmt::format("find {} -type f -name '*[0-9a-z]' -size -64k | sort | awk 'NR % 50 == 7' | head -n 10 | "
+    return fmt::format("find {} -type f -name '*[0-9a-z]' -size -64k | sort | awk 'NR % 50 == 7 && n++ < 10' | "
                        "while read -r file; do echo edited >> \"$file\"; done", Quote(root));
   };
   workloads->push_back(
