@@ -86,6 +86,8 @@ class GuestfsSource::TreeReading {
       if (length < 0) break;
       std::string name(line, static_cast<size_t>(length));
       if (!name.empty() && name.back() == 0) name.pop_back();
+      // Below "/" names come as "etc/passwd", below any other directory as "/etc/passwd".
+      if (name.starts_with('/')) name.erase(0, 1);
       if (!name.empty()) status = visit(name);
     }
     std::free(line);

@@ -24,7 +24,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool Shell(const std::string& command) { return std::system((command + " >&2").c_str()) == 0; }
+bool Shell(const std::string& command) { return std::system(("{ " + command + "; } >&2").c_str()) == 0; }
 
 // Why the appliance cannot run here; empty: it can.
 std::string Missing() {
