@@ -24,4 +24,32 @@ expect 0 "$mirage" import "$work/source" debian
 out_has '^debian/v2 '
 expect 0 "$mirage" fsck
 
+# Whatever little is left, an import is there whole or refused, and the library is sound while the disk is full too.
+refused=0 made=0
+for left_kib in 0 4 8 12 16 20 24 28 32 36 40 48 64 96 256; do
+  echo "with $left_kib KiB left" >"$work/source/etc/new"
+  before=$(wc -l <"$MIRAGE_LIBRARY/refs.log")
+  free_kib=$(df --output=avail -k "$work/small" | tail -n 1)
+  head -c $(((free_kib - left_kib) * 1024)) /dev/zero >"$work/small/filler"
+  code=0
+  "$mirage" -q import "$work/source" debian >"$work/out" 2>"$work/err" || code=$?
+  last="import with $left_kib KiB left"
+  after=$(wc -l <"$MIRAGE_LIBRARY/refs.log")
+  if [ "$code" = 0 ]; then
+    made=$((made + 1))
+    [ "$after" = $((before + 1)) ] || fail "$last: done, but refs.log grew by $((after - before))"
+  else
+    refused=$((refused + 1))
+    [ "$code" = 1 ] || fail "$last: exit $code"
+    [ "$(wc -l <"$work/err")" = 1 ] || fail "$last: not one line of error"
+    err_has 'No space left on device'
+    [ "$after" = "$before" ] || fail "$last: refused, but refs.log grew"
+    [ -z "$(ls -A "$MIRAGE_LIBRARY/staging")" ] || fail "$last: something is left in staging/"
+  fi
+  expect 0 "$mirage" fsck
+  rm "$work/small/filler"
+  expect 0 "$mirage" fsck
+done
+[ "$refused" -gt 0 ] && [ "$made" -gt 0 ] || fail "$refused imports refused, $made made: neither side was seen"
+
 finish
