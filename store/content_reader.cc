@@ -39,6 +39,11 @@ struct ContentReader::Impl {
   const ChunkStore& chunks;
   mutable ShardedCache<NodeKey, SegmentList, NodeKeyHash> nodes;
 
+  struct FoundBlock {
+    std::shared_ptr<const Block> block;
+    uint16_t slot;
+  };
+  Result<std::optional<FoundBlock>> FindBlock(const ObjectId& chunk) const;
   Result<std::shared_ptr<const SegmentList>> LoadNode(const NodeKey& key) const;
   Result<std::shared_ptr<const SegmentList>> GetNode(const NodeKey& key) const {
     return nodes.GetOrLoad(key, [&] { return LoadNode(key); });
@@ -50,18 +55,32 @@ struct ContentReader::Impl {
   Status AppendChunk(const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length, std::string* out) const;
 };
 
+// A collection may take a pack away between the two looks, if the snapshot was swapped meanwhile: then the new one knows
+// where the chunk lies now.
+Result<std::optional<ContentReader::Impl::FoundBlock>> ContentReader::Impl::FindBlock(const ObjectId& chunk) const {
+  std::optional<Location> before;
+  for (;;) {
+    ASSIGN_OR_RETURN(const auto location, index.FindChunk(chunk));
+    if (!location) return std::optional<FoundBlock>();
+    auto block = chunks.ReadBlock(*location);
+    if (block) return std::optional<FoundBlock>({std::move(*block), location->slot});
+    if (block.error().code != ENOENT) return tl::make_unexpected(std::move(block).error());
+    if (before == location) return Fail(EIO, "chunk {}: {}; run fsck", chunk.Hex(), block.error().message);
+    before = location;
+  }
+}
+
 Result<std::shared_ptr<const SegmentList>> ContentReader::Impl::LoadNode(const NodeKey& key) const {
   auto list = std::make_shared<SegmentList>();
   auto encoding = index.ReadObject(key.kind, key.id);
   if (!encoding && encoding.error().code == ENOENT && key.kind == ObjectKind::kContent) {
     // A content without a list is one chunk. That never changes, so it may be kept; where the chunk lies may not.
-    ASSIGN_OR_RETURN(const auto location, index.FindChunk(key.id));
-    if (!location) return Fail(ENOENT, "content {}: the library has neither a list nor a chunk of it", key.id.Hex());
-    ASSIGN_OR_RETURN(const auto block, chunks.ReadBlock(*location));
-    if (location->slot >= block->rows().size()) {
+    ASSIGN_OR_RETURN(const auto found, FindBlock(key.id));
+    if (!found) return Fail(ENOENT, "content {}: the library has neither a list nor a chunk of it", key.id.Hex());
+    if (found->slot >= found->block->rows().size()) {
       return Fail(EIO, "content {}: the index names a row that its block has not", key.id.Hex());
     }
-    list->ends = {block->rows()[location->slot].length};
+    list->ends = {found->block->rows()[found->slot].length};
     list->ids = {key.id};
     return list;
   }
@@ -116,17 +135,17 @@ Status ContentReader::Impl::VisitChunks(const ObjectId& content, uint64_t size, 
 
 Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length,
                                         std::string* out) const {
-  ASSIGN_OR_RETURN(const auto location, index.FindChunk(chunk));
-  if (!location) return Fail(EIO, "chunk {}: missing from the library", chunk.Hex());
-  ASSIGN_OR_RETURN(const auto block, chunks.ReadBlock(*location));
-  if (location->slot >= block->rows().size()) {
+  ASSIGN_OR_RETURN(const auto found, FindBlock(chunk));
+  if (!found) return Fail(EIO, "chunk {}: missing from the library", chunk.Hex());
+  const Block& block = *found->block;
+  if (found->slot >= block.rows().size()) {
     return Fail(EIO, "chunk {}: the index names a row that its block has not", chunk.Hex());
   }
-  const BlockRow& row = block->rows()[location->slot];
+  const BlockRow& row = block.rows()[found->slot];
   if (row.kind != ObjectKind::kChunk || row.id != chunk || row.length != chunk_bytes) {
     return Fail(EIO, "chunk {}: another object lies where the index says", chunk.Hex());
   }
-  out->append(block->Bytes(location->slot).substr(from, length));
+  out->append(block.Bytes(found->slot).substr(from, length));
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include <charconv>
 #include <filesystem>
 
+#include "store/gc.h"
 #include "store/library_impl.h"
 
 namespace mirage {
@@ -18,6 +19,11 @@ constexpr std::string_view kFormatTitle = "mirage library\n";
 constexpr std::string_view kPolicyText =
     "# Policy of this library: may be edited, or removed (then the defaults hold).\n"
     "# compression_level: 3        # zstd, 1 to 19\n"
+    "# compact_level: 15          # zstd, of what `mirage gc --compact` rewrites\n"
+    "# retention:                  # what every gc keeps of every branch; without it no tag is ever deleted\n"
+    "#   keep_last: 10\n"
+    "#   keep_monthly: 12\n"
+    "#   keep_tags: [golden-*]\n"
     "# lock_timeout_ms: 60000      # how long a writer waits for another\n"
     "# cache_bytes: 67108864       # decoded blocks kept in memory by a mount\n"
     "# exclude:                    # never imported or committed; patterns as in fnmatch(3), from the root\n"
@@ -157,6 +163,7 @@ Status Library::Create(const std::string& path, const CreateOptions& options) {
     TRY(RefLog::Create(env, path + "/refs.log"));
     TRY(MetadataDb::Create(path + "/db"));
     TRY(WriteFileAtomically(env, path + "/mirage.yaml", kPolicyText));
+    TRY(MakeReserve(env, path));
     TRY(env.SyncDirectory(path));
     Format format;
     format.chunking = options.chunking;
@@ -349,6 +356,23 @@ Status Library::Impl::Register(Library& library) {
   if (!session) return tl::make_unexpected(std::move(session).error());
   library.impl_->session = std::move(*session);
   return {};
+}
+
+Result<StagingDirectory> Library::Impl::MakeStaging(const Library& library, std::string_view purpose) {
+  Env& env = library.env_;
+  // Held while directories are made or swept, so that a new one is never taken for a dead one.
+  ASSIGN_OR_RETURN(const FileLock guard,
+                   FileLock::Acquire(env, library.path_ + "/locks/staging", LockMode::kExclusive,
+                                     library.impl_->lock_timeout_ms, "sweeping the staging area"));
+  ASSIGN_OR_RETURN(const auto names, env.List(library.staging_path()));
+  for (const std::string& name : names) {
+    const std::string dead = library.staging_path() + "/" + name;
+    if (FileLock::Acquire(env, dead + "/lock", LockMode::kExclusive, 0, "sweeping")) (void)RemoveTree(env, dead);
+  }
+  std::string path = library.staging_path() + "/" + RandomHex(8);
+  TRY(env.MakeDirectory(path, 0700));
+  ASSIGN_OR_RETURN(auto lock, FileLock::Acquire(env, path + "/lock", LockMode::kExclusive, 0, purpose));
+  return StagingDirectory{std::move(path), std::move(lock)};
 }
 
 Status Library::Impl::AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,

@@ -20,6 +20,7 @@
 #include "store/map_node.h"
 #include "store/metadata_db.h"
 #include "store/ref_log.h"
+#include "store/retention.h"
 #include "store/session.h"
 
 namespace mirage {
@@ -38,6 +39,8 @@ struct Format {
 // What mirage.yaml says; may be edited or lost (then these defaults hold). Bad YAML is an error that names the line.
 struct Policy {
   int compression_level = 3;
+  int compact_level = 15;             // zstd, of what `gc --compact` rewrites
+  RetentionRule retention;            // applied by every gc to every branch; empty: nothing is forgotten
   std::vector<std::string> exclude;   // fnmatch(3) patterns against the path from the root, "/var/cache/*"
   int lock_timeout_ms = 60'000;
   size_t cache_bytes = 64 << 20;
@@ -130,6 +133,7 @@ class Library : public std::enable_shared_from_this<Library> {
 
   std::string packs_path() const { return path_ + "/packs"; }
   std::string overlays_path() const { return path_ + "/overlays"; }
+  std::string reserve_path() const { return path_ + "/reserve"; }
   std::string staging_path() const { return path_ + "/staging"; }
 
   struct Impl;  // store/library_impl.h: for the store alone
@@ -169,7 +173,8 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
   const std::string& directory() const;  // private scratch space, removed with the transaction
 
   // Makes the version exist. EAGAIN: the branch is not where `expected_head` says (somebody else was first). EEXIST: the tag is taken.
-  // After an error the transaction is still whole and Publish may be called again with another head.
+  // After an error the transaction is still whole and Publish may be called again with another head; but for ESTALE: what it staged was
+  // collected between an error of the disk and the next attempt.
   Result<Published> Publish(NewVersion version);
   // Bytes this transaction adds to the library (packs, as staged).
   uint64_t staged_bytes() const;

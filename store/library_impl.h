@@ -23,6 +23,12 @@ class CurrentIndex final : public ChunkIndex {
   const Library& library_;
 };
 
+// A directory of one writer's own under staging/. While the lock is held nobody sweeps it.
+struct StagingDirectory {
+  std::string path;
+  FileLock lock;
+};
+
 struct Library::Impl {
   Impl(Library& library, size_t cache_bytes)
       : log(library.env_, library.path_ + "/refs.log"),
@@ -59,6 +65,8 @@ struct Library::Impl {
   // publish lock.
   static Result<std::shared_ptr<const Snapshot>> NewestSnapshot(const Library& library, const Snapshot& snapshot);
   static Status Register(Library& library);
+  // A new directory under staging/; those of dead processes are removed.
+  static Result<StagingDirectory> MakeStaging(const Library& library, std::string_view purpose);
   // Appends a record of `moves` onto `newest`, after compare-and-swap. The caller holds the exclusive lock.
   static Status AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,
                             std::vector<RefMove> moves);

@@ -41,12 +41,17 @@ const std::vector<Verb>& Verbs() {
        "edits in progress or left by a crash",
        DeclareOverlay,
        {}},
+      {"gc",
+       "[-n] [BRANCH --keep-last N ...]",
+       "remove what no version needs; by a retention rule, old tags before",
+       DeclareGc,
+       {}},
       {"fsck",
        "",
        "verify every hash; exit 0 clean, 4 damage, 8 could not run",
        DeclareFsck,
        {.trouble = 8, .usage = 8}},
-      {"stats", "", "sizes and counts of the library", DeclareStats, {}},
+      {"stats", "[VERSION | BRANCH]", "sizes and counts; what each uses alone, and what deleting it frees", DeclareStats, {}},
   };
   return kVerbs;
 }
