@@ -77,7 +77,7 @@ class Accountant {
     RecordSorter placed(scratch_, kPlacedBytes, scratch_.memory_bytes / 4);
     Owners owners_of(owned);
     std::vector<uint32_t> owners;
-    TRY(snapshot_.database().ForEach(ObjectKind::kChunk, [&](const ObjectId& id, std::string_view value) -> Status {
+    const auto place_chunk = [&](const ObjectId& id, std::string_view value) -> Status {
       TRY(owners_of.Find(IdKey(ObjectKind::kChunk, id), &owners));
       if (owners.empty()) return {};
       ASSIGN_OR_RETURN(const Location at, DecodeLocation(value));
@@ -91,7 +91,8 @@ class Accountant {
         TRY(placed.Add(record));
       }
       return {};
-    }));
+    };
+    TRY(snapshot_.database().ForEach(ObjectKind::kChunk, place_chunk));
     ASSIGN_OR_RETURN(const auto places, placed.Finish());
     RecordRun::Cursor place(*places);
     ASSIGN_OR_RETURN(bool more, place.Next());
@@ -137,7 +138,7 @@ class Accountant {
       usage->object_bytes += bytes;
     };
     for (const ObjectKind kind : kObjectKinds) {
-      TRY(snapshot_.database().ForEach(kind, [&](const ObjectId& id, std::string_view value) -> Status {
+      const auto count = [&](const ObjectId& id, std::string_view value) -> Status {
         TRY(owners_of.Find(IdKey(kind, id), &owners));
         for (const uint32_t i : owners) {
           OwnerUsage& owner = accounting_.owners.at(i);
@@ -145,7 +146,8 @@ class Accountant {
         }
         if (!owners.empty()) add(&accounting_.live, value.size());
         return {};
-      }));
+      };
+      TRY(snapshot_.database().ForEach(kind, count));
     }
     return {};
   }

@@ -75,7 +75,7 @@ Result<Run> LivePlaces(const Snapshot& snapshot, const Marker& marker, RecordScr
                        const std::set<PackNumber>& packs) {
   RecordSorter places(scratch, kPlaceBytes, scratch.memory_bytes / 4);
   ASSIGN_OR_RETURN(const auto live, RunMerge::Open(marker.live().runs()));
-  TRY(snapshot.database().ForEach(ObjectKind::kChunk, [&](const ObjectId& id, std::string_view value) -> Status {
+  const auto add = [&](const ObjectId& id, std::string_view value) -> Status {
     ASSIGN_OR_RETURN(const Location at, DecodeLocation(value));
     if (!packs.contains(at.pack)) return {};
     const std::string key = IdKey(ObjectKind::kChunk, id);
@@ -88,7 +88,8 @@ Result<Run> LivePlaces(const Snapshot& snapshot, const Marker& marker, RecordScr
     PutBigEndian(&record, at.record_bytes);
     record += id.view();
     return places.Add(record);
-  }));
+  };
+  TRY(snapshot.database().ForEach(ObjectKind::kChunk, add));
   return places.Finish();
 }
 
@@ -137,16 +138,17 @@ Result<Run> LiveRows(const Library& library, const Marker& marker, RecordScratch
   RecordSorter rows(scratch, kIdKeyBytes + kOrdinalBytes, scratch.memory_bytes / 4);
   for (size_t i = 0; i < packs.size(); ++i) {
     uint32_t ordinal = 0;
-    TRY(ScanPackTables(library.env(), library.packs_path() + "/" + PackFileName(packs[i]), packs[i], library.format().uuid,
-                       [&](const Location&, const BlockTable& table) -> Status {
-                         for (const BlockRow& row : table.rows) {
-                           std::string record = IdKey(row.kind, row.id);
-                           PutBigEndian(&record, static_cast<uint32_t>(i));
-                           PutBigEndian(&record, ordinal++);
-                           TRY(rows.Add(record));
-                         }
-                         return {};
-                       }));
+    const auto add = [&](const Location&, const BlockTable& table) -> Status {
+      for (const BlockRow& row : table.rows) {
+        std::string record = IdKey(row.kind, row.id);
+        PutBigEndian(&record, static_cast<uint32_t>(i));
+        PutBigEndian(&record, ordinal++);
+        TRY(rows.Add(record));
+      }
+      return {};
+    };
+    TRY(ScanPackTables(library.env(), library.packs_path() + "/" + PackFileName(packs[i]), packs[i],
+                       library.format().uuid, add));
   }
   ASSIGN_OR_RETURN(const Run by_key, rows.Finish());
   RecordSorter ordinals(scratch, kOrdinalBytes, scratch.memory_bytes / 4);
@@ -175,26 +177,27 @@ Status RewriteObjects(const Library& library, const Marker& marker, RecordScratc
   RecordRun::Cursor wanted(*rows);
   for (size_t i = 0; i < packs.size(); ++i) {
     uint32_t ordinal = 0;
+    const auto rewrite = [&](const Location& location, const Block& block) -> Status {
+      TRY(CheckInterrupted(interrupted));
+      for (size_t slot = 0; slot < block.rows().size(); ++slot, ++ordinal) {
+        std::string here;
+        PutBigEndian(&here, static_cast<uint32_t>(i));
+        PutBigEndian(&here, ordinal);
+        ASSIGN_OR_RETURN(const bool any, wanted.Seek(here));
+        if (!any || wanted.record() != here) continue;
+        const BlockRow& row = block.rows()[slot];
+        // A content's list is proved by the content alone.
+        if (row.kind != ObjectKind::kContent && HashBytes(block.Bytes(slot)) != row.id) {
+          return Fail(EIO, "pack {}, block at {}: row {} does not hash to its id", PackFileName(packs[i]),
+                      location.offset, slot);
+        }
+        TRY(writer.Add(row.kind, row.id, block.Bytes(slot), written));
+        TRY(written_keys.Add(IdKey(row.kind, row.id)));
+      }
+      return {};
+    };
     TRY(ScanPack(library.env(), library.packs_path() + "/" + PackFileName(packs[i]), packs[i], library.format().uuid,
-                 [&](const Location& location, const Block& block) -> Status {
-                   TRY(CheckInterrupted(interrupted));
-                   for (size_t slot = 0; slot < block.rows().size(); ++slot, ++ordinal) {
-                     std::string here;
-                     PutBigEndian(&here, static_cast<uint32_t>(i));
-                     PutBigEndian(&here, ordinal);
-                     ASSIGN_OR_RETURN(const bool any, wanted.Seek(here));
-                     if (!any || wanted.record() != here) continue;
-                     const BlockRow& row = block.rows()[slot];
-                     // A content's list is proved by the content alone.
-                     if (row.kind != ObjectKind::kContent && HashBytes(block.Bytes(slot)) != row.id) {
-                       return Fail(EIO, "pack {}, block at {}: row {} does not hash to its id", PackFileName(packs[i]),
-                                   location.offset, slot);
-                     }
-                     TRY(writer.Add(row.kind, row.id, block.Bytes(slot), written));
-                     TRY(written_keys.Add(IdKey(row.kind, row.id)));
-                   }
-                   return {};
-                 }));
+                 rewrite));
   }
   TRY(writer.Finish(written));
   ASSIGN_OR_RETURN(compaction->objects, written_keys.Finish());
@@ -203,7 +206,7 @@ Status RewriteObjects(const Library& library, const Marker& marker, RecordScratc
 
 }  // namespace
 
-std::vector<PackUse> PacksToRewrite(std::vector<PackUse> packs, int level) {
+std::vector<PackUse> PacksToRewrite(const std::vector<PackUse>& packs, int level, uint64_t batch_bytes) {
   std::vector<PackUse> chosen;
   for (const bool chunks : {true, false}) {
     const auto is_small = [&](const PackUse& pack) { return pack.chunks == chunks && pack.file.bytes < kSmallPackBytes; };
@@ -213,9 +216,14 @@ std::vector<PackUse> PacksToRewrite(std::vector<PackUse> packs, int level) {
       if (2 * pack.live_rows < pack.rows || pack.level < level || (fold && is_small(pack))) chosen.push_back(pack);
     }
   }
+  const auto live_share = [](const PackUse& pack) {
+    return static_cast<double>(pack.live_rows) / static_cast<double>(std::max<uint64_t>(pack.rows, 1));
+  };
+  std::stable_sort(chosen.begin(), chosen.end(),
+                   [&](const PackUse& a, const PackUse& b) { return live_share(a) < live_share(b); });
   uint64_t bytes = 0;
   size_t count = 0;
-  while (count < chosen.size() && (count == 0 || bytes + chosen[count].file.bytes <= kCompactionBatchBytes)) {
+  while (count < chosen.size() && (count == 0 || bytes + chosen[count].file.bytes <= batch_bytes)) {
     bytes += chosen[count++].file.bytes;
   }
   chosen.resize(count);

@@ -31,8 +31,9 @@ struct PackUse {
 
 constexpr uint64_t kSmallPackBytes = 16 << 20;       // smaller ones are put together, when there are two
 constexpr uint64_t kCompactionBatchBytes = 1 << 30;  // of old packs: what a compaction takes on the disk before it gives back
-// Those worth rewriting, at most a batch: less than half live, small, or never rewritten at `level`.
-std::vector<PackUse> PacksToRewrite(std::vector<PackUse> packs, int level);
+// Those worth rewriting: less than half live, small, or never rewritten at `level`. Of these, at most `batch_bytes` (but one at least), those with
+// the least live first: they give most for the room they take.
+std::vector<PackUse> PacksToRewrite(const std::vector<PackUse>& packs, int level, uint64_t batch_bytes = kCompactionBatchBytes);
 
 // What was rewritten. The runs are the caller's scratch's.
 struct Compaction {

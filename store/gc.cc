@@ -76,6 +76,7 @@ class Collector {
   void Note(const Plan& plan);
   Result<bool> Condemn(const Plan& plan, Compaction* moves, std::optional<FileLock> lock);
   Status Compact();
+  Status RemoveStagedPacks();
   Status DeletePacks(int wait_ms);
   Status CompactDatabase();
 
@@ -375,25 +376,50 @@ Result<bool> Collector::Condemn(const Plan& plan, Compaction* moves, std::option
 Status Collector::Compact() {
   const int level = options_.compact_level > 0 ? options_.compact_level : library_.policy().compact_level;
   std::set<PackNumber> done;  // rewritten, or written here
+  uint64_t batch_bytes = kCompactionBatchBytes;
   for (;;) {
     std::vector<PackUse> candidates;
     for (const PackUse& pack : kept_) {
       if (!done.contains(pack.file.number)) candidates.push_back(pack);
     }
-    const auto chosen = PacksToRewrite(candidates, level);
+    const auto chosen = PacksToRewrite(candidates, level, batch_bytes);
     if (chosen.empty()) return {};
-    for (const PackUse& pack : chosen) done.insert(pack.file.number);
-    report_.packs_rewritten += chosen.size();
-    for (const PackUse& pack : chosen) report_.rewritten_bytes += pack.file.bytes;
-    if (options_.dry_run) continue;
+    uint64_t chosen_bytes = 0;
+    for (const PackUse& pack : chosen) chosen_bytes += pack.file.bytes;
+    const auto count = [&] {
+      for (const PackUse& pack : chosen) done.insert(pack.file.number);
+      report_.packs_rewritten += chosen.size();
+      report_.rewritten_bytes += chosen_bytes;
+    };
+    if (options_.dry_run) {
+      count();
+      continue;
+    }
     if (options_.say) options_.say(fmt::format("rewriting {} packs", chosen.size()));
     std::shared_ptr<const Snapshot> snapshot;
     {
       ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library_, LockMode::kShared, "gc"));
       ASSIGN_OR_RETURN(snapshot, Library::Impl::LoadSnapshot(library_));
     }
-    ASSIGN_OR_RETURN(Compaction moves, RewritePacks(library_, *snapshot, marker_, scratch_, chosen, level, options_.interrupted));
+    auto rewritten = RewritePacks(library_, *snapshot, marker_, scratch_, chosen, level, options_.interrupted);
+    if (!rewritten && rewritten.error().code == EIO) {  // nothing has changed, and what is dead is condemned already
+      report_.skipped.push_back(rewritten.error().message);
+      return {};
+    }
+    if (!rewritten && rewritten.error().code == ENOSPC) {
+      // What was written goes; a smaller batch may find room, and makes some.
+      TRY(RemoveStagedPacks());
+      if (chosen.size() == 1) {
+        report_.skipped.push_back("no room to rewrite more: " + rewritten.error().message);
+        return {};
+      }
+      batch_bytes = chosen_bytes / 2;
+      continue;
+    }
+    if (!rewritten) return tl::make_unexpected(std::move(rewritten).error());
+    Compaction moves = std::move(*rewritten);
     snapshot.reset();
+    count();
     Step("rewritten");
     report_.written_bytes += moves.new_bytes;
     for (const auto* series : {moves.chunk_packs.get(), moves.object_packs.get()}) {
@@ -402,6 +428,14 @@ Status Collector::Compact() {
     TRY(Collect(&moves));
     TRY(DeletePacks(0));  // what a batch took on the disk comes back before the next takes more
   }
+}
+
+Status Collector::RemoveStagedPacks() {
+  ASSIGN_OR_RETURN(const auto names, library_.env().List(staging_.path));
+  for (const std::string& name : names) {
+    if (ParsePackFileName(name)) TRY(library_.env().Unlink(staging_.path + "/" + name));
+  }
+  return {};
 }
 
 Status Collector::CompactDatabase() {

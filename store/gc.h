@@ -47,7 +47,7 @@ struct GcReport {
   std::vector<std::string> waited_for;              // "PID PROGRAM PURPOSE" of those
   uint64_t packs_rewritten = 0, rewritten_bytes = 0, written_bytes = 0;  // by compaction: before, after
   uint64_t scratch_bytes = 0;                       // the most that lay on disk for the mark
-  std::vector<std::string> skipped;                 // damaged packs, which are kept: one sentence each
+  std::vector<std::string> skipped;                 // packs that are kept though something asked for them: one sentence each
 };
 
 // EAGAIN: another collection is running (it is named). EINTR. ENOENT: something live is missing; run fsck.

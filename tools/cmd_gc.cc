@@ -56,7 +56,10 @@ void PrintReport(Session& session, const Arguments& arguments, const GcReport& r
     for (const std::string& words : report.waited_for) out.Line("  process " + out.Fit(words));
   }
   for (const std::string& sentence : report.skipped) {
-    session.Say(fmt::format("kept, for it is damaged: {}; run fsck", sentence));
+    session.Say(fmt::format("kept as it is: {}", sentence));
+  }
+  if (!arguments.compact && report.dead_chunks > 0 && report.packs_deleted + report.packs_waiting == 0) {
+    session.Say("what was removed lies in packs that are still partly in use; `mirage gc --compact` gives its room back");
   }
 }
 

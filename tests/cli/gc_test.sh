@@ -65,11 +65,14 @@ for round in 1 2 3 4 5 6; do
   expect 0 "$mirage" fsck
   expect 0 "$mirage" cat debian:/etc/motd
 done
-expect 0 "$mirage" gc --keep-last 1
+expect 0 "$mirage" gc --compact --keep-last 1
+out_has '^rewritten: '
 expect 0 "$mirage" fsck
-[ "$(ls "$MIRAGE_LIBRARY/packs" | wc -l)" -le 12 ] || fail "packs are left: $(ls "$MIRAGE_LIBRARY/packs" | wc -l)"
+[ "$(ls "$MIRAGE_LIBRARY/packs" | wc -l)" = 2 ] || fail "packs are left: $(ls "$MIRAGE_LIBRARY/packs" | wc -l)"
+expect 0 "$mirage" cat debian:/etc/motd
+expect 0 "$mirage" log debian
 
-# A full disk.
+# A full disk. Small files that are still in use lie in the large old pack, so it must be rewritten, in the room of the reserve.
 if [ "$(id -u)" = 0 ] && mkdir "$work/small" && mount -t tmpfs -o size=24m tmpfs "$work/small" 2>/dev/null; then
   mounts+=("$work/small")
   export MIRAGE_LIBRARY=$work/small/library
@@ -80,9 +83,9 @@ if [ "$(id -u)" = 0 ] && mkdir "$work/small" && mount -t tmpfs -o size=24m tmpfs
   expect 0 "$mirage" -q import "$work/source" debian
   cat /dev/zero >"$work/small/filler" 2>/dev/null
   expect_error 1 'No space left' "$mirage" -q import "$work" other
-  expect 0 "$mirage" gc --keep-last 1
+  expect 0 "$mirage" gc --compact --keep-last 1
   err_has 'reserve is released'
-  out_has '^freed: 5'
+  out_has '^freed: [56]\.'
   expect 0 "$mirage" fsck
   [ "$(stat -c %s "$MIRAGE_LIBRARY/reserve")" = 4194304 ] || fail "the reserve was not made again"
   expect 0 "$mirage" -q import "$work/source" debian
