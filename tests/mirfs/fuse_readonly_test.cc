@@ -165,7 +165,7 @@ TEST_F(ReadOnlyMountTest, ABranchComesAgain) {
   const auto report = ImportSource("other", "first");
   const ObjectId manifest = report.version.manifest;
   const auto mount = MountThatRemembers();
-  EXPECT_EQ(MustRun("ls " + mountpoint() + " " + mountpoint() + "/other/first/etc | grep -c ."), "11");
+  EXPECT_EQ(MustRun("ls " + mountpoint() + " " + mountpoint() + "/other/first/etc | grep -c ."), "12");
   Must(library_->MoveRefs("branch", {{"other", manifest, {}}, {"other/first", manifest, {}}}));
   EXPECT_TRUE(IsSeen("ls " + mountpoint(), "debian"));
   Must(library_->MoveRefs("branch", {{"other", {}, manifest}, {"other/second", {}, manifest}}));
