@@ -279,6 +279,11 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
 
   ASSIGN_OR_RETURN(auto transaction, library.Begin(fmt::format("import of {}", options.branch)));
   ASSIGN_OR_RETURN(const Place place, CheckPlace(transaction->base(), options));
+  // What is unchanged is taken from the parent, so it must not be collected before this is published.
+  std::vector<VersionLease> leases;
+  for (const ObjectId& parent : place.parents) {
+    ASSIGN_OR_RETURN(leases.emplace_back(), library.Lease(parent));
+  }
   ASSIGN_OR_RETURN(auto source, OpenSource(library, options, exclusion, transaction->directory()));
 
   Progress progress(options.progress_bar, options.say);

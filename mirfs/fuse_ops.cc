@@ -77,8 +77,17 @@ int ReplyCode(const Error& error) {
   return error.code > 0 && error.code < 512 ? error.code : EIO;
 }
 
+// The node of the request this thread is serving: libfuse reads and serves a request on one thread, and what it passes
+// on to a handler does not hold the node.
+thread_local NodeId request_node = 0;
+
+void LogFailure(const Filesystem& fs, std::string_view why) {
+  const std::string where = fs.Describe(request_node, "");
+  syslog(LOG_ERR, "%s: %.*s", where.c_str(), static_cast<int>(why.size()), why.data());
+}
+
 void ReplyError(fuse_req_t req, const Error& error) {
-  if (error.code == EIO) syslog(LOG_ERR, "%s", error.message.c_str());
+  if (ReplyCode(error) == EIO) LogFailure(*ContextOf(req).filesystem, error.message);
   fuse_reply_err(req, ReplyCode(error));
 }
 
@@ -98,7 +107,7 @@ void Guard(Op op, fuse_req_t req, Body&& body) noexcept {
   try {
     body(*context.filesystem);
   } catch (const std::exception& e) {
-    syslog(LOG_ERR, "%s: %s", kOpNames[op], e.what());
+    LogFailure(*context.filesystem, fmt::format("{}: {}", kOpNames[op], e.what()));
     fuse_reply_err(req, EIO);
   }
 }
@@ -466,12 +475,14 @@ fuse_lowlevel_ops Operations() {
 }
 
 // libfuse before 3.17 asks for PARALLEL_DIROPS in `want` and leaves it out of its reply to INIT: then lookups in one
-// directory go one by one. These two put the bit in: the one sees the request, the other its reply.
+// directory go one by one. These two put the bit in: the one sees the request (and keeps its node, for the log), the other
+// its reply.
 ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
   const ssize_t got = read(fd, buffer, size);
   fuse_in_header header;
-  if (got >= static_cast<ssize_t>(sizeof header + sizeof(fuse_init_in))) {
+  if (got >= static_cast<ssize_t>(sizeof header)) {
     std::memcpy(&header, buffer, sizeof header);
+    request_node = header.nodeid;
     if (header.opcode == FUSE_INIT) static_cast<Context*>(userdata)->init_unique = header.unique;
   }
   return got;

@@ -194,6 +194,8 @@ Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateO
   const auto snapshot = library.snapshot();
   ASSIGN_OR_RETURN(const auto head, snapshot->Branch(options.branch));
   if (!head) return Fail(ENOENT, "branch {}: no such branch; see mirage branch", options.branch);
+  // Until overlay.json says what lies below, the lease keeps it from a collection.
+  ASSIGN_OR_RETURN(const VersionLease lease, library.Lease(head->manifest));
   OverlayInfo info;
   info.branch = options.branch;
   info.base = head->manifest;

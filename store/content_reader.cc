@@ -1,6 +1,7 @@
 #include "store/content_reader.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "store/sharded_cache.h"
 
@@ -27,6 +28,7 @@ struct NodeKeyHash {
   size_t operator()(const NodeKey& key) const { return ObjectIdHash{}(key.id) + static_cast<size_t>(key.kind); }
 };
 
+constexpr uint64_t kOneChunkBytes = 64 << 10;
 constexpr size_t kLargestNodeBytes = 40 << 10;  // 1024 segments
 
 // Gets the chunk's id (zero: a hole), the chunk's place in the content and its length; false: enough.
@@ -39,6 +41,11 @@ struct ContentReader::Impl {
   const ChunkStore& chunks;
   mutable ShardedCache<NodeKey, SegmentList, NodeKeyHash> nodes;
 
+  struct FoundBlock {
+    std::shared_ptr<const Block> block;
+    uint16_t slot;
+  };
+  Result<std::optional<FoundBlock>> FindBlock(const ObjectId& chunk, std::optional<Location> location) const;
   Result<std::shared_ptr<const SegmentList>> LoadNode(const NodeKey& key) const;
   Result<std::shared_ptr<const SegmentList>> GetNode(const NodeKey& key) const {
     return nodes.GetOrLoad(key, [&] { return LoadNode(key); });
@@ -47,21 +54,39 @@ struct ContentReader::Impl {
                          const VisitChunk& visit) const;
   // From the segment that holds `offset` on.
   Status VisitChunks(const ObjectId& content, uint64_t size, uint64_t offset, const VisitChunk& visit) const;
-  Status AppendChunk(const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length, std::string* out) const;
+  // `location`: where the chunk lies, if that was looked up already.
+  Status AppendChunk(const ObjectId& chunk, const std::optional<Location>& location, uint64_t chunk_bytes, size_t from,
+                     size_t length, std::string* out) const;
 };
+
+// A collection may take a pack away between the two looks, if the snapshot was swapped meanwhile: then the new one knows
+// where the chunk lies now.
+Result<std::optional<ContentReader::Impl::FoundBlock>> ContentReader::Impl::FindBlock(
+    const ObjectId& chunk, std::optional<Location> location) const {
+  for (std::optional<Location> before;;) {
+    if (!location) {
+      ASSIGN_OR_RETURN(location, index.FindChunk(chunk));
+    }
+    if (!location) return std::optional<FoundBlock>();
+    auto block = chunks.ReadBlock(*location);
+    if (block) return std::optional<FoundBlock>({std::move(*block), location->slot});
+    if (block.error().code != ENOENT) return tl::make_unexpected(std::move(block).error());
+    if (before == location) return Fail(EIO, "chunk {}: {}; run fsck", chunk.Hex(), block.error().message);
+    before = std::exchange(location, std::nullopt);
+  }
+}
 
 Result<std::shared_ptr<const SegmentList>> ContentReader::Impl::LoadNode(const NodeKey& key) const {
   auto list = std::make_shared<SegmentList>();
   auto encoding = index.ReadObject(key.kind, key.id);
   if (!encoding && encoding.error().code == ENOENT && key.kind == ObjectKind::kContent) {
     // A content without a list is one chunk. That never changes, so it may be kept; where the chunk lies may not.
-    ASSIGN_OR_RETURN(const auto location, index.FindChunk(key.id));
-    if (!location) return Fail(ENOENT, "content {}: the library has neither a list nor a chunk of it", key.id.Hex());
-    ASSIGN_OR_RETURN(const auto block, chunks.ReadBlock(*location));
-    if (location->slot >= block->rows().size()) {
+    ASSIGN_OR_RETURN(const auto found, FindBlock(key.id, std::nullopt));
+    if (!found) return Fail(ENOENT, "content {}: the library has neither a list nor a chunk of it", key.id.Hex());
+    if (found->slot >= found->block->rows().size()) {
       return Fail(EIO, "content {}: the index names a row that its block has not", key.id.Hex());
     }
-    list->ends = {block->rows()[location->slot].length};
+    list->ends = {found->block->rows()[found->slot].length};
     list->ids = {key.id};
     return list;
   }
@@ -114,19 +139,19 @@ Status ContentReader::Impl::VisitChunks(const ObjectId& content, uint64_t size, 
   return {};
 }
 
-Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length,
-                                        std::string* out) const {
-  ASSIGN_OR_RETURN(const auto location, index.FindChunk(chunk));
-  if (!location) return Fail(EIO, "chunk {}: missing from the library", chunk.Hex());
-  ASSIGN_OR_RETURN(const auto block, chunks.ReadBlock(*location));
-  if (location->slot >= block->rows().size()) {
+Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, const std::optional<Location>& location,
+                                        uint64_t chunk_bytes, size_t from, size_t length, std::string* out) const {
+  ASSIGN_OR_RETURN(const auto found, FindBlock(chunk, location));
+  if (!found) return Fail(EIO, "chunk {}: missing from the library", chunk.Hex());
+  const Block& block = *found->block;
+  if (found->slot >= block.rows().size()) {
     return Fail(EIO, "chunk {}: the index names a row that its block has not", chunk.Hex());
   }
-  const BlockRow& row = block->rows()[location->slot];
+  const BlockRow& row = block.rows()[found->slot];
   if (row.kind != ObjectKind::kChunk || row.id != chunk || row.length != chunk_bytes) {
     return Fail(EIO, "chunk {}: another object lies where the index says", chunk.Hex());
   }
-  out->append(block->Bytes(location->slot).substr(from, length));
+  out->append(block.Bytes(found->slot).substr(from, length));
   return {};
 }
 
@@ -138,6 +163,14 @@ ContentReader::~ContentReader() = default;
 Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length,
                            std::string* out) const {
   if (offset >= size || length == 0) return {};
+  if (size <= kOneChunkBytes) {
+    // Most likely one chunk, whose id is then the content's: one look into the index, where the list's way takes three.
+    ASSIGN_OR_RETURN(const auto location, impl_->index.FindChunk(content));
+    if (location) {
+      return impl_->AppendChunk(content, location, size, static_cast<size_t>(offset),
+                                static_cast<size_t>(std::min<uint64_t>(length, size - offset)), out);
+    }
+  }
   const uint64_t end = offset + std::min<uint64_t>(length, size - offset);
   const size_t before = out->size();
   const Status status = impl_->VisitChunks(
@@ -147,7 +180,7 @@ Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offs
         if (chunk.IsZero()) {
           out->append(wanted, '\0');
         } else {
-          TRY(impl_->AppendChunk(chunk, chunk_bytes, static_cast<size_t>(from - start), wanted, out));
+          TRY(impl_->AppendChunk(chunk, std::nullopt, chunk_bytes, static_cast<size_t>(from - start), wanted, out));
         }
         return start + chunk_bytes < end;
       });

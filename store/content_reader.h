@@ -22,7 +22,8 @@ class ContentReader {
   ~ContentReader();
   // Reads up to `length` bytes at `offset` of a content of `size` bytes (the entry's size, which is checked against the
   // list: EIO when they disagree). Appends to *out; short only at the end. Holes read as zeros. ENOENT: the index has
-  // no such content, or a pack it names is gone (refresh and read again). After an error *out is as it was.
+  // no such content. A pack that is gone is looked for again, for a collection may have moved the chunk and the index have
+  // been refreshed meanwhile; EIO if the index still names it. After an error *out is as it was.
   Status Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length, std::string* out) const;
   // Calls visit(offset, length, is_hole) over the segments of [offset, size) in order until it returns false.
   Status VisitSegments(const ObjectId& content, uint64_t size, uint64_t offset,

@@ -68,12 +68,15 @@ class Checker {
     ASSIGN_OR_RETURN(const auto names, library_.env().List(library_.packs_path()));
     uint64_t total = 0, done = 0;
     std::vector<std::pair<PackNumber, uint64_t>> packs;
+    // Condemned packs are nobody's, and may go while this runs.
+    ASSIGN_OR_RETURN(const auto condemned, snapshot_->database().Condemned());
     for (const std::string& name : names) {
       const auto number = ParsePackFileName(name);
       if (!number) {
         Found(fmt::format("packs/{}: not a pack's name", name));
         continue;
       }
+      if (condemned.contains(*number)) continue;
       ASSIGN_OR_RETURN(const FileInfo info, library_.env().Stat(library_.packs_path() + "/" + name));
       packs.emplace_back(*number, info.size_bytes);
       total += info.size_bytes;
@@ -171,7 +174,8 @@ class Checker {
             continue;
           }
           ++report_.versions;
-          CheckVersion(version, *manifest);
+          // Of an ancestor that nothing names a collection keeps the manifest alone.
+          if (!version.starts_with('@') || CheckContents(*snapshot_, version_id)) CheckVersion(version, *manifest);
           // Ancestors that have names of their own are reported under those.
           for (const ObjectId& parent : manifest->parents) due.emplace_back(parent, "@" + parent.Hex());
         }

@@ -20,6 +20,8 @@
 #include "store/map_node.h"
 #include "store/metadata_db.h"
 #include "store/ref_log.h"
+#include "store/retention.h"
+#include "store/session.h"
 
 namespace mirage {
 
@@ -37,6 +39,8 @@ struct Format {
 // What mirage.yaml says; may be edited or lost (then these defaults hold). Bad YAML is an error that names the line.
 struct Policy {
   int compression_level = 3;
+  int compact_level = 15;             // zstd, of what `gc --compact` rewrites
+  RetentionRule retention;            // applied by every gc to every branch; empty: nothing is forgotten
   std::vector<std::string> exclude;   // fnmatch(3) patterns against the path from the root, "/var/cache/*"
   int lock_timeout_ms = 60'000;
   size_t cache_bytes = 64 << 20;
@@ -51,6 +55,8 @@ class Snapshot final : public ChunkIndex {
   Result<std::optional<Location>> FindChunk(const ObjectId& id) const override;
 
   uint64_t sequence() const { return position_.sequence; }
+  // How often the library had been collected when the database was read. What was condemned later is still seen here.
+  uint64_t generation() const { return generation_; }
   const LogPosition& position() const { return position_; }
   Result<std::optional<Ref>> Branch(const std::string& name) const;
   Result<std::optional<Ref>> Tag(const std::string& branch, const std::string& tag) const;
@@ -65,10 +71,17 @@ class Snapshot final : public ChunkIndex {
   friend class Library;
   Snapshot() = default;
   std::shared_ptr<const MetadataDb> db_;  // shared with snapshots that only replayed more of refs.log
+  std::shared_ptr<const void> hold_;      // keeps the session from saying that it has passed `generation_`
+  uint64_t generation_ = 0;
+  bool collected_since_ = false;          // refs.log tells of a collection that `db_` does not know
   LogPosition position_;
   std::map<std::string, std::optional<Ref>> tail_;  // refs moved behind what the database has; nullopt: deleted
   std::map<std::string, uint64_t> tail_highest_;
 };
+
+// ENOENT, with a sentence that tells which: the library has no such version, or only its manifest: a collection keeps
+// the manifests of all ancestors, but the trees and contents of those alone that a ref, an overlay or a lease names.
+Status CheckContents(const Snapshot& snapshot, const ObjectId& manifest);
 
 class Transaction;
 
@@ -110,12 +123,17 @@ class Library : public std::enable_shared_from_this<Library> {
   Result<std::unique_ptr<Transaction>> Begin(std::string purpose);
 
   // Moves refs that need no new objects, atomically, compare-and-swap on each `from`. EAGAIN: a ref was not where `from`
-  // says. `check`, if given, runs under the lock against the newest state and may refuse.
+  // says. ENOENT: a version that a ref would name was removed by gc. `check`, if given, runs under the lock against the newest state and may refuse.
   using Check = std::function<Status(const Snapshot& newest)>;
   Status MoveRefs(const std::string& action, std::vector<RefMove> moves, const Check& check = {});
 
+  // Keeps the version's contents from every collection while the lease lives, whatever happens to its refs. Costs the
+  // shared publish lock and one empty file. ENOENT: there is no such version, or its contents were removed by gc.
+  Result<VersionLease> Lease(const ObjectId& manifest);
+
   std::string packs_path() const { return path_ + "/packs"; }
   std::string overlays_path() const { return path_ + "/overlays"; }
+  std::string reserve_path() const { return path_ + "/reserve"; }
   std::string staging_path() const { return path_ + "/staging"; }
 
   struct Impl;  // store/library_impl.h: for the store alone
@@ -155,7 +173,8 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
   const std::string& directory() const;  // private scratch space, removed with the transaction
 
   // Makes the version exist. EAGAIN: the branch is not where `expected_head` says (somebody else was first). EEXIST: the tag is taken.
-  // After an error the transaction is still whole and Publish may be called again with another head.
+  // After an error the transaction is still whole and Publish may be called again with another head; but for ESTALE: what it staged was
+  // collected between an error of the disk and the next attempt.
   Result<Published> Publish(NewVersion version);
   // Bytes this transaction adds to the library (packs, as staged).
   uint64_t staged_bytes() const;

@@ -16,7 +16,8 @@ namespace {
 
 constexpr uint64_t kLevel1Bytes = 32 << 20;
 constexpr int kLevel0Trigger = 8;
-constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P';
+constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P', kGenerationKey = 'G', kCondemnedPrefix = 'D',
+               kLevelPrefix = 'Z';
 
 rocksdb::Slice ToSlice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
 std::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -45,6 +46,34 @@ Result<Ref> DecodeRef(std::string_view bytes) {
 std::string Key(ObjectKind kind, const ObjectId& id) {
   std::string key(1, static_cast<char>(kind));
   key += id.view();
+  return key;
+}
+
+// Every change of the rows makes a new table, and no table's name is used twice.
+std::string TableNames(rocksdb::DB& db) {
+  std::vector<rocksdb::LiveFileMetaData> files;
+  db.GetLiveFilesMetaData(&files);
+  std::vector<std::string> names;
+  for (const auto& file : files) names.push_back(file.name);
+  std::sort(names.begin(), names.end());
+  std::string all;
+  for (const std::string& name : names) all += name;
+  return all;
+}
+
+Result<uint64_t> ReadGeneration(const rocksdb::DB& db) {
+  std::string value;
+  auto& reader = const_cast<rocksdb::DB&>(db);  // Get is not const there
+  const rocksdb::Status status = reader.Get(rocksdb::ReadOptions(), rocksdb::Slice(&kGenerationKey, 1), &value);
+  if (status.IsNotFound()) return uint64_t{0};
+  if (!status.ok()) return FailRocksDb(status, "read");
+  if (value.size() != 8) return Fail(EIO, "library database: a generation of {} bytes; run fsck", value.size());
+  return GetU64(value);
+}
+
+std::string PackKey(char prefix, PackNumber pack) {
+  std::string key(1, prefix);
+  PutU64(&key, pack);
   return key;
 }
 
@@ -194,6 +223,31 @@ Result<uint64_t> MetadataDb::HighestVersion(const std::string& branch) const {
   return GetU64(*value);
 }
 
+Result<uint64_t> MetadataDb::Generation() const {
+  return ReadGeneration(*impl_->db);
+}
+
+std::string MetadataDb::StateToken() const { return TableNames(*impl_->db); }
+
+std::map<PackNumber, int> MetadataDb::PackLevels() const {
+  std::map<PackNumber, int> levels;
+  (void)impl_->Scan(std::string(1, kLevelPrefix), [&](std::string_view key, std::string_view value) -> Result<bool> {
+    if (key.size() == 9 && value.size() == 1) levels.emplace(GetU64(key.substr(1)), value[0]);
+    return true;
+  });
+  return levels;
+}
+
+Result<std::map<PackNumber, uint64_t>> MetadataDb::Condemned() const {
+  std::map<PackNumber, uint64_t> packs;
+  TRY(impl_->Scan(std::string(1, kCondemnedPrefix), [&](std::string_view key, std::string_view value) -> Result<bool> {
+    if (key.size() != 9 || value.size() != 8) return Fail(EIO, "library database: a malformed condemned pack; run fsck");
+    packs.emplace(GetU64(key.substr(1)), GetU64(value));
+    return true;
+  }));
+  return packs;
+}
+
 Status MetadataDb::ForEach(ObjectKind kind,
                            const std::function<Status(const ObjectId&, std::string_view)>& visit) const {
   return impl_->Scan(std::string(1, static_cast<char>(kind)),
@@ -287,6 +341,48 @@ Status MetadataWriter::CatchUp(const std::map<std::string, std::optional<Ref>>& 
   rocksdb::Status status = impl_->db->Write(unlogged, &batch);
   if (status.ok()) status = impl_->db->Flush(rocksdb::FlushOptions());
   if (!status.ok()) return FailRocksDb(status, "catch up");
+  return {};
+}
+
+Status MetadataWriter::ForgetPacks(const std::vector<PackNumber>& packs) {
+  rocksdb::WriteBatch batch;
+  for (const PackNumber pack : packs) {
+    batch.Delete(PackKey(kCondemnedPrefix, pack));
+    batch.Delete(PackKey(kLevelPrefix, pack));
+  }
+  rocksdb::WriteOptions unlogged;
+  unlogged.disableWAL = true;
+  rocksdb::Status status = impl_->db->Write(unlogged, &batch);
+  if (status.ok()) status = impl_->db->Flush(rocksdb::FlushOptions());
+  if (!status.ok()) return FailRocksDb(status, "forget deleted packs");
+  return {};
+}
+
+Result<uint64_t> MetadataWriter::Generation() const { return ReadGeneration(*impl_->db); }
+std::string MetadataWriter::StateToken() const { return TableNames(*impl_->db); }
+
+Status MetadataWriter::CompactAll() {
+  rocksdb::CompactRangeOptions options;
+  options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  const rocksdb::Status status = impl_->db->CompactRange(options, nullptr, nullptr);
+  if (!status.ok()) return FailRocksDb(status, "compact");
+  return {};
+}
+
+Status WriteCollectionRows(const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
+                           const std::map<PackNumber, int>& levels) {
+  std::string number;
+  PutU64(&number, generation);
+  std::map<std::string, std::string> rows{{std::string(1, kGenerationKey), number}};
+  for (const PackNumber pack : condemned) rows.emplace(PackKey(kCondemnedPrefix, pack), number);
+  for (const auto& [pack, level] : levels) {
+    rows.emplace(PackKey(kLevelPrefix, pack), std::string(1, static_cast<char>(level)));
+  }
+  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), LibraryDbOptions());
+  rocksdb::Status status = writer.Open(path);
+  for (auto row = rows.begin(); status.ok() && row != rows.end(); ++row) status = writer.Put(row->first, row->second);
+  if (status.ok()) status = writer.Finish();
+  if (!status.ok()) return FailRocksDb(status, "stage a collection");
   return {};
 }
 

@@ -50,6 +50,8 @@ class MetadataDb {
   // Refs whose name begins with `prefix`, sorted by name.
   Result<std::map<std::string, Ref>> Refs(const std::string& prefix) const;
   Result<uint64_t> HighestVersion(const std::string& branch) const;  // the greatest N of a vN ever given
+  Result<uint64_t> Generation() const;                      // how often the library was collected
+  Result<std::map<PackNumber, uint64_t>> Condemned() const;  // packs that wait for deletion, and since which generation
   Status ForEach(ObjectKind kind, const std::function<Status(const ObjectId&, std::string_view)>& visit) const;
   // Ids that begin with the given hex digits, at most `limit`.
   Result<std::vector<ObjectId>> IdsWithPrefix(ObjectKind kind, std::string_view hex, size_t limit) const;
@@ -57,6 +59,9 @@ class MetadataDb {
     uint64_t level0_files = 0, files = 0, bytes = 0;
   };
   Shape shape() const;
+  // Equal for two instances only if they hold the same rows.
+  std::string StateToken() const;
+  std::map<PackNumber, int> PackLevels() const;  // zstd levels that packs were rewritten at; a hint
 
  private:
   struct Impl;
@@ -74,6 +79,12 @@ class MetadataWriter {
   // Refs (nullopt: deleted), version counters and the position they stand for; one atomic, durable write.
   Status CatchUp(const std::map<std::string, std::optional<Ref>>& refs, const std::map<std::string, uint64_t>& highest,
                  const LogPosition& position);
+  // Durable when it returns: these packs are no longer condemned, for they are gone.
+  Status ForgetPacks(const std::vector<PackNumber>& packs);
+  Result<uint64_t> Generation() const;
+  std::string StateToken() const;  // as MetadataDb's
+  // Rewrites all tables, without what was deleted from them. Takes as long as the database is large.
+  Status CompactAll();
   // One bounded piece of compaction if the shape calls for it; returns whether another piece is due.
   Result<bool> CompactPiece();
 
@@ -82,6 +93,23 @@ class MetadataWriter {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Rows and deletions in ascending order of kind and id, as SST files for one Ingest.
+class RowFiles {
+ public:
+  explicit RowFiles(std::string prefix);
+  ~RowFiles();
+  Status Put(ObjectKind kind, const ObjectId& id, std::string_view value);
+  Status Delete(ObjectKind kind, const ObjectId& id);
+  Result<std::vector<std::string>> Finish();  // their paths; synced
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+// What a collection says of itself, as one SST file: the generation, and in it the packs condemned, and the hints of PackLevels.
+Status WriteCollectionRows(const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
+                           const std::map<PackNumber, int>& levels);
 
 // Objects and locations of a transaction: in memory, spilled to sorted files when they grow, written out at the end as
 // SST files that do not overlap. Not thread-safe.
@@ -93,6 +121,8 @@ class SortedRuns {
   bool empty() const;
   Result<std::optional<std::string>> Get(ObjectKind kind, const ObjectId& id) const;  // spilled ones too
   Result<std::vector<std::string>> Finish();  // paths of the SST files, synced
+  // Every pair, in no particular order; one that was spilled may come twice.
+  Status ForEach(const std::function<Status(ObjectKind, const ObjectId&, std::string_view value)>& visit) const;
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

@@ -7,6 +7,8 @@
 #include <xxhash.h>
 #include <zstd.h>
 
+#include "store/block_prefetcher.h"
+
 namespace mirage {
 namespace {
 
@@ -194,6 +196,10 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
   return block;
 }
 
+Result<size_t> BlockRecordBytes(std::string_view header, PackNumber pack, uint64_t offset) {
+  return DecodeBlockHeader(header, pack, offset).map([](const BlockHeader& decoded) { return decoded.record_bytes(); });
+}
+
 std::string_view Block::Bytes(size_t slot) const {
   return std::string_view(bytes_).substr(starts_.at(slot), rows_.at(slot).length);
 }
@@ -264,8 +270,11 @@ Status PackWriter::Finish() {
   return {};
 }
 
-Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
-                const std::function<Status(const Location&, const Block&)>& visit) {
+namespace {
+
+// Calls visit(file, offset, header) for each block and checks what is around them.
+Status WalkPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
+                const std::function<Status(const File&, uint64_t, const BlockHeader&)>& visit) {
   ASSIGN_OR_RETURN(const auto file, env.Open(path, OpenMode::kRead));
   ASSIGN_OR_RETURN(const uint64_t size, file->Size());
   if (size > kMaxPackBytes) return Fail(EIO, "{}: longer than a pack may be", path);
@@ -284,15 +293,50 @@ Status ScanPack(Env& env, const std::string& path, PackNumber number, std::strin
     }
     if (bytes.empty()) return Fail(EIO, "{}: ends without a trailer", path);
     ASSIGN_OR_RETURN(const BlockHeader header, DecodeBlockHeader(bytes, number, offset));
-    TRY(file->ReadAt(offset, header.record_bytes(), &bytes));
-    ASSIGN_OR_RETURN(const auto block, Block::Decode(bytes, number, static_cast<uint32_t>(offset)));
-    const Location location{.pack = number,
-                            .offset = static_cast<uint32_t>(offset),
-                            .record_bytes = static_cast<uint32_t>(bytes.size()),
-                            .slot = 0};
-    TRY(visit(location, *block));
-    offset += bytes.size();
+    TRY(visit(*file, offset, header));
+    offset += header.record_bytes();
   }
+}
+
+Location PlaceOf(PackNumber pack, uint64_t offset, const BlockHeader& header) {
+  return {.pack = pack,
+          .offset = static_cast<uint32_t>(offset),
+          .record_bytes = static_cast<uint32_t>(header.record_bytes()),
+          .slot = 0};
+}
+
+}  // namespace
+
+Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
+                const std::function<Status(const Location&, const Block&)>& visit) {
+  std::string bytes;
+  return WalkPack(env, path, number, library_uuid,
+                  [&](const File& file, uint64_t offset, const BlockHeader& header) -> Status {
+                    TRY(file.ReadAt(offset, header.record_bytes(), &bytes));
+                    ASSIGN_OR_RETURN(const auto block, Block::Decode(bytes, number, static_cast<uint32_t>(offset)));
+                    return visit(PlaceOf(number, offset, header), *block);
+                  });
+}
+
+Status ScanPackTables(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
+                      const std::function<Status(const Location&, const BlockTable&)>& visit) {
+  std::string bytes;
+  return WalkPack(env, path, number, library_uuid,
+                  [&](const File& file, uint64_t offset, const BlockHeader& header) -> Status {
+                    TRY(file.ReadAt(offset + kBlockHeaderBytes, size_t{header.rows} * kRowBytes, &bytes));
+                    BlockTable table{.rows = {}, .raw_bytes = header.raw_bytes};
+                    table.rows.reserve(header.rows);
+                    for (size_t at = 0; at < bytes.size(); at += kRowBytes) {
+                      const std::string_view row = std::string_view(bytes).substr(at, kRowBytes);
+                      if (row.size() < kRowBytes || !IsKnownKind(static_cast<uint8_t>(row[0]))) break;
+                      table.rows.push_back({static_cast<ObjectKind>(row[0]), Get<uint32_t>(row, 4),
+                                            *ObjectId::FromBytes(row.substr(8))});
+                    }
+                    if (table.rows.size() != header.rows) {
+                      return Fail(EIO, "{}: its table is not valid", Where(number, offset));
+                    }
+                    return visit(PlaceOf(number, offset, header), table);
+                  });
 }
 
 }  // namespace mirage

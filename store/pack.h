@@ -95,4 +95,12 @@ class PackWriter {
 Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
                 const std::function<Status(const Location&, const Block&)>& visit);
 
+// The same, but reads the blocks' headers and tables only, and does not look at the frames: some 40 bytes an object.
+struct BlockTable {
+  std::vector<BlockRow> rows;
+  uint32_t raw_bytes = 0;  // of the objects together
+};
+Status ScanPackTables(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
+                      const std::function<Status(const Location&, const BlockTable&)>& visit);
+
 }  // namespace mirage

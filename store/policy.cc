@@ -23,6 +23,30 @@ Result<Policy> ParsePolicy(std::string_view yaml, std::string_view file_name) {
       if (key == "compression_level") {
         ASSIGN_OR_RETURN(const int64_t level, number(value, key, 1, 19));
         policy.compression_level = static_cast<int>(level);
+      } else if (key == "compact_level") {
+        ASSIGN_OR_RETURN(const int64_t level, number(value, key, 1, 19));
+        policy.compact_level = static_cast<int>(level);
+      } else if (key == "retention") {
+        if (!value.IsMap()) {
+          return Fail(EINVAL, "{}: line {}: retention must be a map of keep_last, keep_daily, keep_weekly, keep_monthly, keep_tags",
+                      file_name, value.Mark().line + 1);
+        }
+        for (const auto& part : value) {
+          const auto name = part.first.as<std::string>();
+          uint64_t* count = name == "keep_last"      ? &policy.retention.last
+                            : name == "keep_daily"   ? &policy.retention.daily
+                            : name == "keep_weekly"  ? &policy.retention.weekly
+                            : name == "keep_monthly" ? &policy.retention.monthly
+                                                     : nullptr;
+          if (count != nullptr) {
+            ASSIGN_OR_RETURN(const int64_t kept, number(part.second, name, 0, 1'000'000));
+            *count = static_cast<uint64_t>(kept);
+          } else if (name == "keep_tags" && part.second.IsSequence()) {
+            for (const auto& pattern : part.second) policy.retention.tags.push_back(pattern.as<std::string>());
+          } else {
+            return Fail(EINVAL, "{}: line {}: unknown setting \"{}\" of retention", file_name, part.first.Mark().line + 1, name);
+          }
+        }
       } else if (key == "lock_timeout_ms") {
         ASSIGN_OR_RETURN(const int64_t timeout, number(value, key, 0, 86'400'000));
         policy.lock_timeout_ms = static_cast<int>(timeout);

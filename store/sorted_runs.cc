@@ -24,13 +24,13 @@ class SstSeries {
  public:
   explicit SstSeries(std::string prefix) : prefix_(std::move(prefix)) {}
   Status Put(const rocksdb::Slice& key, const rocksdb::Slice& value) {
-    if (writer_ && writer_->FileSize() >= kSstBytes) TRY(Close());
-    if (!writer_) {
-      paths_.push_back(fmt::format("{}{}.sst", prefix_, paths_.size()));
-      writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), LibraryDbOptions());
-      if (const auto status = writer_->Open(paths_.back()); !status.ok()) return FailRocksDb(status, "stage index");
-    }
+    TRY(OpenNext());
     if (const auto status = writer_->Put(key, value); !status.ok()) return FailRocksDb(status, "stage index");
+    return {};
+  }
+  Status Delete(const rocksdb::Slice& key) {
+    TRY(OpenNext());
+    if (const auto status = writer_->Delete(key); !status.ok()) return FailRocksDb(status, "stage index");
     return {};
   }
   Status Close() {
@@ -43,6 +43,16 @@ class SstSeries {
   const std::vector<std::string>& paths() const { return paths_; }
 
  private:
+  // The file for the next pair.
+  Status OpenNext() {
+    if (writer_ && writer_->FileSize() >= kSstBytes) TRY(Close());
+    if (writer_) return {};
+    paths_.push_back(fmt::format("{}{}.sst", prefix_, paths_.size()));
+    writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), LibraryDbOptions());
+    if (const auto status = writer_->Open(paths_.back()); !status.ok()) return FailRocksDb(status, "stage index");
+    return {};
+  }
+
   std::string prefix_;
   std::vector<std::string> paths_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
@@ -111,6 +121,37 @@ Result<std::optional<std::string>> SortedRuns::Get(ObjectKind kind, const Object
   const std::string key = Key(kind, id);
   if (const auto it = impl_->pairs.find(key); it != impl_->pairs.end()) return std::optional<std::string>(it->second);
   return impl_->GetSpilled(key);
+}
+
+Status SortedRuns::ForEach(
+    const std::function<Status(ObjectKind, const ObjectId&, std::string_view value)>& visit) const {
+  const auto give = [&](std::string_view key, std::string_view value) {
+    return visit(static_cast<ObjectKind>(key[0]), *ObjectId::FromBytes(key.substr(1)), value);
+  };
+  for (const auto& [key, value] : impl_->pairs) TRY(give(key, value));
+  for (const auto& spill : impl_->spills) {
+    for (const Run& run : spill) {
+      std::unique_ptr<rocksdb::Iterator> it(run.reader->NewIterator(rocksdb::ReadOptions()));
+      for (it->SeekToFirst(); it->Valid(); it->Next()) TRY(give(it->key().ToStringView(), it->value().ToStringView()));
+      if (!it->status().ok()) return FailRocksDb(it->status(), "staged index");
+    }
+  }
+  return {};
+}
+
+struct RowFiles::Impl {
+  explicit Impl(std::string prefix) : series(std::move(prefix)) {}
+  SstSeries series;
+};
+RowFiles::RowFiles(std::string prefix) : impl_(std::make_unique<Impl>(std::move(prefix))) {}
+RowFiles::~RowFiles() = default;
+Status RowFiles::Put(ObjectKind kind, const ObjectId& id, std::string_view value) {
+  return impl_->series.Put(Key(kind, id), rocksdb::Slice(value.data(), value.size()));
+}
+Status RowFiles::Delete(ObjectKind kind, const ObjectId& id) { return impl_->series.Delete(Key(kind, id)); }
+Result<std::vector<std::string>> RowFiles::Finish() {
+  TRY(impl_->series.Close());
+  return impl_->series.paths();
 }
 
 Result<std::vector<std::string>> SortedRuns::Finish() {

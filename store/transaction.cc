@@ -2,6 +2,9 @@
 #include <shared_mutex>
 
 #include "store/library_impl.h"
+#include "store/pack_series.h"
+#include "store/record_runs.h"
+#include "store/references.h"
 
 namespace mirage {
 namespace {
@@ -10,39 +13,8 @@ constexpr size_t kIndexMemoryBytes = 64 << 20;
 constexpr size_t kCatchUpRecords = 64;  // how far RocksDB's refs may lag before a publish catches them up
 constexpr uint64_t kLevel0Due = 8;
 
-// The packs of one kind (chunks, or metadata) that a transaction writes: one open at a time.
-class PackSeries {
- public:
-  PackSeries(Env& env, std::string directory, std::string uuid)
-      : env_(env), directory_(std::move(directory)), uuid_(std::move(uuid)) {}
-
-  Result<Location> Append(const CompressedBlock& block) {
-    if (writer_ && writer_->size_bytes() >= kPackTargetBytes) TRY(Seal());
-    if (!writer_) {
-      const PackNumber number = std::stoull(RandomHex(8), nullptr, 16);
-      const std::string path = directory_ + "/" + PackFileName(number);
-      ASSIGN_OR_RETURN(writer_, PackWriter::Create(env_, path, number, uuid_));
-    }
-    return writer_->Append(block);
-  }
-  Status Seal() {
-    if (!writer_) return {};
-    TRY(writer_->Finish());
-    sealed_.push_back(writer_->number());
-    sealed_bytes_ += writer_->size_bytes();
-    writer_.reset();
-    return {};
-  }
-  const std::vector<PackNumber>& sealed() const { return sealed_; }
-  uint64_t bytes() const { return sealed_bytes_ + (writer_ ? writer_->size_bytes() : 0); }
-
- private:
-  Env& env_;
-  std::string directory_, uuid_;
-  std::unique_ptr<PackWriter> writer_;
-  std::vector<PackNumber> sealed_;
-  uint64_t sealed_bytes_ = 0;
-};
+constexpr size_t kRescueMemoryBytes = 16 << 20;
+constexpr int kMostGenerations = 16;    // collections that one publish follows
 
 }  // namespace
 
@@ -53,7 +25,8 @@ struct Transaction::Impl final : ContentWriter::Sink {
         directory(std::move(d)),
         chunk_packs(library->env(), directory, library->format().uuid),
         object_packs(library->env(), directory, library->format().uuid),
-        runs(NewRuns()) {}
+        runs(NewRuns()),
+        generation(base->generation()) {}
 
   std::shared_ptr<Library> library;
   std::shared_ptr<const Snapshot> base;
@@ -69,7 +42,9 @@ struct Transaction::Impl final : ContentWriter::Sink {
   std::unique_ptr<SortedRuns> runs;
   std::vector<std::unique_ptr<SortedRuns>> finished_runs;  // still read from
   std::vector<std::string> ssts;                           // finished, not yet ingested
-  size_t renamed_chunk_packs = 0, renamed_object_packs = 0;
+  // The generation in which all that the staged objects name was there for certain.
+  uint64_t generation = 0;
+  std::optional<uint64_t> moved_in;  // generation in which an attempt to publish failed after packs had been moved
 
   std::unique_ptr<SortedRuns> NewRuns() {
     const std::string path = fmt::format("{}/runs-{}", directory, run_number++);
@@ -109,6 +84,10 @@ struct Transaction::Impl final : ContentWriter::Sink {
     ASSIGN_OR_RETURN(const auto known, base->database().Get(kind, id));
     if (known) return {};
     const std::lock_guard guard(mutex);
+    return PutObject(kind, id, encoding);
+  }
+  // The mutex is held.
+  Status PutObject(ObjectKind kind, const ObjectId& id, std::string_view encoding) {
     TRY(runs->Put(kind, id, std::string(encoding)));
     object_block.rows.push_back({kind, static_cast<uint32_t>(encoding.size()), id});
     object_block.bytes += encoding;
@@ -138,20 +117,127 @@ struct Transaction::Impl final : ContentWriter::Sink {
     return {};
   }
 
-  Status RenamePacks() {
-    Env& env = library->env();
-    const auto move = [&](const PackSeries& series, size_t* done) -> Status {
-      for (; *done < series.sealed().size(); ++*done) {
-        const std::string name = "/" + PackFileName(series.sealed()[*done]);
-        TRY(env.Rename(directory + name, library->packs_path() + name));
+  // Under the exclusive lock: everything staged becomes part of the library, and the refs move.
+  Status Apply(const Snapshot& newest, std::vector<RefMove> moves) {
+    moved_in = newest.generation();
+    TRY(RenamePacks());
+    // Opening for writing alone costs milliseconds, and so does a new reader; a publish of nothing new needs neither.
+    const auto& tail = Library::Impl::Tail(newest);
+    if (!ssts.empty() || tail.size() >= kCatchUpRecords) {
+      ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library->path() + "/db"));
+      TRY(writer->Ingest(ssts));
+      ssts.clear();
+      if (tail.size() >= kCatchUpRecords) {
+        TRY(writer->CatchUp(tail, Library::Impl::TailHighest(newest), newest.position()));
       }
-      return {};
-    };
-    TRY(move(chunk_packs, &renamed_chunk_packs));
-    TRY(move(object_packs, &renamed_object_packs));
-    return env.SyncDirectory(library->packs_path());
+    }
+    TRY(Library::Impl::AppendMoves(*library, newest, purpose, std::move(moves)));
+    moved_in.reset();
+    return {};
   }
+  Status RenamePacks() {
+    TRY(chunk_packs.MoveTo(library->packs_path()));
+    TRY(object_packs.MoveTo(library->packs_path()));
+    return library->env().SyncDirectory(library->packs_path());
+  }
+
+  // Whether the transaction, or `newest`, has the row.
+  Result<bool> HasRow(const Snapshot& newest, ObjectKind kind, const ObjectId& id) const {
+    ASSIGN_OR_RETURN(const auto staged, GetStaged(kind, id));
+    if (staged) return true;
+    ASSIGN_OR_RETURN(const auto known, newest.database().Get(kind, id));
+    return known.has_value();
+  }
+  Status Rescue(const Snapshot& newest, const ObjectId& manifest);
+  Result<bool> RescueObject(const Snapshot& newest, ObjectKind kind, const ObjectId& id, const VisitReference& named);
+  Status RescueChunk(const ObjectId& id);
+  Status WriteRescuedChunks();
+  RawBlock rescued;
 };
+
+// There was a collection since what the staged objects name was last known to be there. Copies what of it is gone from the
+// snapshot the transaction began on, whose packs cannot be deleted while it lives, and what that names in turn. A row
+// that is in the newest database has all it names, so nothing below it is looked at.
+Status Transaction::Impl::Rescue(const Snapshot& newest, const ObjectId& manifest) {
+  const std::string place = fmt::format("{}/rescue-{}", directory, newest.generation());
+  if (auto made = library->env().MakeDirectory(place, 0700); !made && made.error().code != EEXIST) return made;
+  RecordScratch scratch(library->env(), place, kRescueMemoryBytes);
+  RecordSorter due(scratch, kIdKeyBytes, kRescueMemoryBytes / 2);
+  const VisitReference named = [&](ObjectKind kind, const ObjectId& id) { return due.Add(IdKey(kind, id)); };
+  const auto add_staged = [&](ObjectKind kind, const ObjectId& id, std::string_view value) -> Status {
+    return kind == ObjectKind::kChunk ? Status() : VisitReferences(kind, id, std::string(value), named);
+  };
+  for (const auto& finished : finished_runs) TRY(finished->ForEach(add_staged));
+  // If the library had this very manifest, it was not staged.
+  ASSIGN_OR_RETURN(auto staged, GetStaged(ObjectKind::kManifest, manifest));
+  if (!staged) {
+    ASSIGN_OR_RETURN(const std::string encoding, base->ReadObject(ObjectKind::kManifest, manifest));
+    TRY(due.Add(IdKey(ObjectKind::kManifest, manifest)));
+    TRY(add_staged(ObjectKind::kManifest, manifest, encoding));
+  }
+  for (;;) {
+    ASSIGN_OR_RETURN(const Run run, due.Finish());
+    if (run->count() == 0) break;
+    RecordRun::Cursor cursor(*run);
+    for (;;) {
+      ASSIGN_OR_RETURN(const bool more, cursor.Next());
+      if (!more) break;
+      const ObjectKind kind = KindOfKey(cursor.record());
+      const ObjectId id = IdOfKey(cursor.record());
+      ASSIGN_OR_RETURN(bool there, HasRow(newest, kind, id));
+      if (!there && kind == ObjectKind::kContent) {
+        ASSIGN_OR_RETURN(there, HasRow(newest, ObjectKind::kChunk, id));
+      }
+      if (there) continue;
+      if (kind == ObjectKind::kChunk) {
+        TRY(RescueChunk(id));
+        continue;
+      }
+      ASSIGN_OR_RETURN(const bool copied, RescueObject(newest, kind, id, named));
+      if (!copied) TRY(RescueChunk(id));  // a content of one chunk
+    }
+  }
+  return WriteRescuedChunks();
+}
+
+// False: a content without a list.
+Result<bool> Transaction::Impl::RescueObject(const Snapshot& newest, ObjectKind kind, const ObjectId& id,
+                                             const VisitReference& named) {
+  ASSIGN_OR_RETURN(const auto encoding, base->database().Get(kind, id));
+  if (!encoding && kind == ObjectKind::kContent) return false;
+  if (!encoding) {
+    return Fail(ENOENT, "object {} of kind '{}' was removed by gc (generation {}); begin the {} again", id.Hex(),
+                static_cast<char>(kind), newest.generation(), purpose);
+  }
+  TRY(VisitReferences(kind, id, *encoding, [&](ObjectKind child, const ObjectId& child_id) -> Status {
+    // A manifest that is not published with this transaction is an ancestor.
+    if (kind == ObjectKind::kManifest && child != ObjectKind::kManifest) return {};
+    return named(child, child_id);
+  }));
+  const std::lock_guard guard(mutex);
+  TRY(PutObject(kind, id, *encoding));
+  return true;
+}
+
+Status Transaction::Impl::RescueChunk(const ObjectId& id) {
+  ASSIGN_OR_RETURN(const auto location, base->FindChunk(id));
+  if (!location) return Fail(ENOENT, "chunk {} was removed by gc; begin the {} again", id.Hex(), purpose);
+  ASSIGN_OR_RETURN(const auto block, library->chunks().ReadBlock(*location));
+  if (location->slot >= block->rows().size() || block->rows()[location->slot].id != id) {
+    return Fail(EIO, "chunk {}: another object lies where the index says", id.Hex());
+  }
+  const std::string_view bytes = block->Bytes(location->slot);
+  rescued.rows.push_back({ObjectKind::kChunk, static_cast<uint32_t>(bytes.size()), id});
+  rescued.bytes += bytes;
+  return rescued.bytes.size() >= kBlockTargetBytes ? WriteRescuedChunks() : Status();
+}
+
+Status Transaction::Impl::WriteRescuedChunks() {
+  if (rescued.rows.empty()) return {};
+  ASSIGN_OR_RETURN(CompressedBlock block, CompressBlock(rescued, library->policy().compression_level));
+  rescued = {};
+  return AppendBlock(std::move(block));
+}
 
 Transaction::Transaction() = default;
 
@@ -163,20 +249,11 @@ Transaction::~Transaction() {
 
 Result<std::unique_ptr<Transaction>> Library::Begin(std::string purpose) {
   ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, Refresh());
-  // Held while directories are made or swept, so that a new one is never taken for a dead one.
-  ASSIGN_OR_RETURN(const FileLock guard, FileLock::Acquire(env_, path_ + "/locks/staging", LockMode::kExclusive,
-                                                           impl_->lock_timeout_ms, "sweeping the staging area"));
-  ASSIGN_OR_RETURN(const auto names, env_.List(staging_path()));
-  for (const std::string& name : names) {
-    const std::string dead = staging_path() + "/" + name;
-    if (FileLock::Acquire(env_, dead + "/lock", LockMode::kExclusive, 0, "sweeping")) (void)RemoveTree(env_, dead);
-  }
-  const std::string directory = staging_path() + "/" + RandomHex(8);
-  TRY(env_.MakeDirectory(directory, 0700));
+  ASSIGN_OR_RETURN(auto staging, Impl::MakeStaging(*this, purpose));
   auto transaction = std::unique_ptr<Transaction>(new Transaction());
-  transaction->impl_ = std::make_unique<Transaction::Impl>(shared_from_this(), directory);
+  transaction->impl_ = std::make_unique<Transaction::Impl>(shared_from_this(), staging.path);
   Transaction::Impl& impl = *transaction->impl_;
-  ASSIGN_OR_RETURN(impl.lock, FileLock::Acquire(env_, directory + "/lock", LockMode::kExclusive, 0, purpose));
+  impl.lock.emplace(std::move(staging.lock));
   impl.purpose = std::move(purpose);
   ContentWriter::Options options;
   options.zstd_level = policy_.compression_level;
@@ -229,43 +306,51 @@ Result<Published> Transaction::Publish(NewVersion version) {
   TRY(impl_->Seal());
 
   Published published{manifest, branch, version.tag};
-  {
-    ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library, LockMode::kExclusive, impl_->purpose));
-    Library::Impl::SweepSessions(library);
-    ASSIGN_OR_RETURN(const auto newest, Library::Impl::ReplayRefs(library, *library.snapshot()));
-
-    // Whatever can refuse, refuses before anything is moved into the library.
-    ASSIGN_OR_RETURN(const auto head, newest->Branch(branch));
-    if (!version.expected_head && head) {
-      return Fail(EAGAIN, "branch {}: was made meanwhile; look at it and try again", branch);
-    }
-    if (version.expected_head && (!head || head->manifest != *version.expected_head)) {
-      return Fail(EAGAIN, "branch {}: was moved meanwhile; look at it and try again", branch);
-    }
-    if (published.tag.empty()) {
-      ASSIGN_OR_RETURN(uint64_t number, newest->HighestVersion(branch));
-      published.tag = fmt::format("v{}", number + 1);
-    }
-    ASSIGN_OR_RETURN(const auto taken, newest->Tag(branch, published.tag));
-    if (taken) {
-      return Fail(EEXIST, "tag {}/{}: taken, by {}; give another tag, or none for the next vN", branch, published.tag,
-                  taken->manifest.Hex().substr(0, 12));
-    }
-
-    TRY(impl_->RenamePacks());
-    // Opening for writing alone costs milliseconds, and so does a new reader; a publish of nothing new needs neither.
-    const auto& tail = Library::Impl::Tail(*newest);
-    if (!impl_->ssts.empty() || tail.size() >= kCatchUpRecords) {
-      ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library.path() + "/db"));
-      TRY(writer->Ingest(impl_->ssts));
-      impl_->ssts.clear();
-      if (tail.size() >= kCatchUpRecords) {
-        TRY(writer->CatchUp(tail, Library::Impl::TailHighest(*newest), newest->position()));
+  for (int attempt = 0;; ++attempt) {
+    std::shared_ptr<const Snapshot> collected;
+    {
+      ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library, LockMode::kExclusive, impl_->purpose));
+      SweepSessions(library.env(), Library::Impl::SessionsPath(library));
+      ASSIGN_OR_RETURN(auto newest, Library::Impl::ReplayRefs(library, *library.snapshot()));
+      if (Library::Impl::IsStale(*newest)) {
+        ASSIGN_OR_RETURN(newest, Library::Impl::LoadSnapshot(library));
       }
+
+      // Whatever can refuse, refuses before anything is moved into the library.
+      ASSIGN_OR_RETURN(const auto head, newest->Branch(branch));
+      if (!version.expected_head && head) {
+        return Fail(EAGAIN, "branch {}: was made meanwhile; look at it and try again", branch);
+      }
+      if (version.expected_head && (!head || head->manifest != *version.expected_head)) {
+        return Fail(EAGAIN, "branch {}: was moved meanwhile; look at it and try again", branch);
+      }
+      published.tag = version.tag;
+      if (published.tag.empty()) {
+        ASSIGN_OR_RETURN(uint64_t number, newest->HighestVersion(branch));
+        published.tag = fmt::format("v{}", number + 1);
+      }
+      ASSIGN_OR_RETURN(const auto taken, newest->Tag(branch, published.tag));
+      if (taken) {
+        return Fail(EEXIST, "tag {}/{}: taken, by {}; give another tag, or none for the next vN", branch, published.tag,
+                    taken->manifest.Hex().substr(0, 12));
+      }
+      if (impl_->moved_in && *impl_->moved_in != newest->generation()) {
+        return Fail(ESTALE, "what was staged was collected after the attempt before had failed; begin the {} again",
+                    impl_->purpose);
+      }
+      if (newest->generation() == impl_->generation) {
+        TRY(impl_->Apply(*newest, {{branch, head ? head->manifest : ObjectId(), manifest},
+                                   {branch + "/" + published.tag, ObjectId(), manifest}}));
+        break;
+      }
+      collected = newest;
     }
-    TRY(Library::Impl::AppendMoves(library, *newest, impl_->purpose,
-                                   {{branch, head ? head->manifest : ObjectId(), manifest},
-                                    {branch + "/" + published.tag, ObjectId(), manifest}}));
+    if (attempt == kMostGenerations) {
+      return Fail(EAGAIN, "publish {}: the library was collected {} times meanwhile; try again", branch, attempt);
+    }
+    TRY(impl_->Rescue(*collected, manifest));
+    TRY(impl_->Seal());
+    impl_->generation = collected->generation();
   }
   ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, library.Refresh());
 

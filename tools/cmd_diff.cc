@@ -207,6 +207,8 @@ Result<int> RunDiff(Session& session, const Arguments& arguments) {
   const TreeReader reader(library);
   ASSIGN_OR_RETURN(const VersionPath a, ResolveVersionPath(*snapshot, sides[0]));
   ASSIGN_OR_RETURN(const VersionPath b, ResolveVersionPath(*snapshot, sides[1]));
+  TRY(CheckContents(*snapshot, a.version.id));
+  TRY(CheckContents(*snapshot, b.version.id));
   ChangePrinter printer(session, reader, arguments);
   ASSIGN_OR_RETURN(const std::string path_a, TreePath(a.path.value_or("")));
   ASSIGN_OR_RETURN(const std::string path_b, TreePath(b.path.value_or("")));

@@ -38,15 +38,22 @@ Result<bool> PathDiffers(const TreeReader& reader, const Manifest& a, const Mani
 // has.
 Result<bool> ChangedPaths(const TreeReader& reader, const ObjectReader& objects, const HistoryVersion& version,
                           const std::vector<std::string>& paths) {
+  // What gc has removed the contents of cannot be asked, and what comes behind it is compared with nothing.
+  const auto snapshot = reader.library().snapshot();
+  if (!CheckContents(*snapshot, version.id)) return false;
+  std::vector<ObjectId> parents;
+  for (const ObjectId& parent : version.manifest.parents) {
+    if (CheckContents(*snapshot, parent)) parents.push_back(parent);
+  }
   for (const std::string& path : paths) {
-    if (version.manifest.parents.empty()) {
+    if (parents.empty()) {
       const auto entry = reader.Find(version.manifest.root, path);
       if (entry) return true;
       if (entry.error().code != ENOENT && entry.error().code != ENOTDIR) return tl::make_unexpected(entry.error());
       continue;
     }
     bool differs_from_all = true;
-    for (const ObjectId& parent : version.manifest.parents) {
+    for (const ObjectId& parent : parents) {
       ASSIGN_OR_RETURN(const Manifest before, ReadManifest(objects, parent));
       ASSIGN_OR_RETURN(const bool differs, PathDiffers(reader, before, version.manifest, path));
       if (!differs) {

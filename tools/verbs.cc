@@ -31,6 +31,7 @@ const std::vector<Verb>& Verbs() {
        "mount every version read-only, or a branch for editing",
        DeclareMount,
        {}},
+      {"mounts", "", "who serves the library where: since when, memory, cache", DeclareMounts, {}},
       {"umount",
        "MOUNTPOINT [-m MSG] [--tag T] [--discard]",
        "unmount; of an edited branch: commit, print the version",
@@ -41,12 +42,17 @@ const std::vector<Verb>& Verbs() {
        "edits in progress or left by a crash",
        DeclareOverlay,
        {}},
+      {"gc",
+       "[-n] [BRANCH --keep-last N ...]",
+       "remove what no version needs; by a retention rule, old tags before",
+       DeclareGc,
+       {}},
       {"fsck",
        "",
        "verify every hash; exit 0 clean, 4 damage, 8 could not run",
        DeclareFsck,
        {.trouble = 8, .usage = 8}},
-      {"stats", "", "sizes and counts of the library", DeclareStats, {}},
+      {"stats", "[VERSION | BRANCH]", "sizes and counts; what each uses alone, and what deleting it frees", DeclareStats, {}},
   };
   return kVerbs;
 }

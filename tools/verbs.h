@@ -16,8 +16,10 @@ Action DeclareDiff(Options& options);
 Action DeclareBranch(Options& options);
 Action DeclareTag(Options& options);
 Action DeclareMount(Options& options);
+Action DeclareMounts(Options& options);
 Action DeclareUmount(Options& options);
 Action DeclareOverlay(Options& options);
+Action DeclareGc(Options& options);
 Action DeclareFsck(Options& options);
 Action DeclareStats(Options& options);
 

@@ -62,6 +62,7 @@ Result<Located> LocatePath(const TreeReader& reader, const Manifest& manifest, s
 Result<LocatedInVersion> LocateArgument(const Snapshot& snapshot, const TreeReader& reader, const std::string& argument,
                                         bool follow_last) {
   ASSIGN_OR_RETURN(VersionPath named, ResolveVersionPath(snapshot, argument));
+  TRY(CheckContents(snapshot, named.version.id));
   auto located = LocatePath(reader, named.version.manifest, named.path.value_or("/"), follow_last);
   if (!located) return Annotate(std::move(located).error(), argument.substr(0, argument.find(':')));
   return LocatedInVersion{std::move(named.version), std::move(*located)};

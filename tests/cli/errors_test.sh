@@ -4,7 +4,6 @@
 
 # usage: 2, and 8 for fsck
 expect_error 2 'unknown verb' "$mirage" frobnicate
-expect_error 2 'unknown verb' "$mirage" gc  # a verb that is not done yet is none
 expect_error 2 'no verb' "$mirage"
 expect_error 2 'unknown option' "$mirage" --bogus log
 expect_error 2 'needs a directory' "$mirage" -L

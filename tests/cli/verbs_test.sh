@@ -174,6 +174,13 @@ out_has '^versions: 4$'
 out_has '^branch debian: '
 expect 0 "$mirage" stats --json
 out_has '"ratio":'
+expect 0 "$mirage" stats debian
+out_has '^branch debian: deleting it frees '
+out_has '^version debian/v1: deleting it frees '
+expect 0 "$mirage" stats debian/v1
+out_has '^version debian/v1: deleting it frees .* shares '
+expect 0 "$mirage" gc
+out_has '^freed: '
 expect 0 "$mirage" overlay list
 out_is ''
 
@@ -185,10 +192,10 @@ out_has '^damage: '
 
 # help, for all
 expect 0 "$mirage" --help
-for verb in init import log show ls cat stat diff branch tag mount umount overlay fsck stats; do
+for verb in init import log show ls cat stat diff branch tag mount umount overlay gc fsck stats; do
   out_has "^  $verb "
 done
-for verb in init import log show ls cat stat diff branch tag mount umount overlay fsck stats; do
+for verb in init import log show ls cat stat diff branch tag mount umount overlay gc fsck stats; do
   expect 0 "$mirage" $verb --help
   out_has "^Usage: mirage $verb"
 done
