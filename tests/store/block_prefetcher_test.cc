@@ -57,7 +57,9 @@ TEST_F(BlockPrefetcherTest, TwoBlocksInARowBringTheNextOnes) {
 TEST_F(BlockPrefetcherTest, FollowsAReaderToTheEndOfThePack) {
   for (uint32_t block = 0; block < 100; ++block) {
     prefetcher_->Note(At(7, block));
-    if (block >= 1 && block < 99) EXPECT_TRUE(WaitFor(7, block + 1));
+    if (block >= 1 && block < 99) {
+      EXPECT_TRUE(WaitFor(7, block + 1));
+    }
   }
   prefetcher_.reset();
   EXPECT_EQ(decoded(), 98u);  // all but the two that showed the order, each once
