@@ -18,9 +18,9 @@ namespace mirage {
 enum class DeltaPart : uint8_t { kAdded, kModified };
 
 struct DeltaEntry {
-  Entry entry;     // of the second tree
+  Entry entry;        // of the second tree
   bool whole = true;  // all of it belongs; false: a directory, some of it does
-  ObjectId other;  // of one that is not whole: the tree at the same place in the first
+  ObjectId other;     // of one that is not whole: the tree at the same place in the first
 };
 
 class DeltaTree {

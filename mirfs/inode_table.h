@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -14,7 +15,7 @@
 #include <unordered_map>
 
 #include "mirfs/filesystem.h"
-#include "store/object.h"
+#include "store/library.h"
 
 namespace mirage {
 
@@ -24,6 +25,13 @@ struct MountedVersion {
   std::string name;   // "debian/v1", whatever the place
   ObjectId manifest, links;
   uint64_t key = 0;  // hash of place and manifest
+
+  // Keeps the version from being collected; taken when the first name in it is asked for, and given back with the last
+  // directory of it that the kernel forgets, its root. Not when its root is listed: a listing of a thousand tags would
+  // make a thousand.
+  mutable std::mutex lease_mutex;
+  mutable VersionLease lease;  // guarded by lease_mutex
+  mutable std::atomic<bool> leased{false};
 };
 
 // What one kernel inode stands for. Files of a version carry no version: equal ones share the record between versions.

@@ -28,7 +28,7 @@ class LinkTable {
 
  private:
   ObjectId links_;
-  std::vector<uint64_t> path_hashes_;  // of all members, sorted
+  std::vector<uint64_t> path_hashes_;              // of all members, sorted
   std::unordered_map<std::string, Group> groups_;  // by first path
 };
 

@@ -163,7 +163,7 @@ Result<std::vector<MountStatus>> ListMounts(const Library& library) {
 }
 
 Result<std::unique_ptr<MountStatusServer>> MountStatusServer::Listen(const Library& library,
-                                                                    std::function<MountStatus()> tell) {
+                                                                     std::function<MountStatus()> tell) {
   const std::string path = DirectoryOf(library);
   if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
     if (errno == EROFS || errno == EACCES) return nullptr;

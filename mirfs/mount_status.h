@@ -16,13 +16,13 @@ namespace mirage {
 
 struct MountStatus {
   std::string mountpoint;
-  std::string shows;  // "all versions", "branch web", "version web/v1", "edit of web"
+  std::string shows;   // "all versions", "branch web", "version web/v1", "edit of web"
   std::string user{};  // "user@host" of the daemon
   int64_t pid = 0;
-  int64_t since = 0;          // seconds since 1970
-  uint64_t memory_bytes = 0;  // resident
-  uint64_t inodes = 0;        // what the kernel holds of a read-only mount
-  uint64_t requests = 0;      // of the kernel, so far
+  int64_t since = 0;                                           // seconds since 1970
+  uint64_t memory_bytes = 0;                                   // resident
+  uint64_t inodes = 0;                                         // what the kernel holds of a read-only mount
+  uint64_t requests = 0;                                       // of the kernel, so far
   uint64_t cache_hits = 0, cache_misses = 0, cache_bytes = 0;  // decoded blocks
 };
 

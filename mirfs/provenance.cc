@@ -4,8 +4,8 @@ namespace mirage {
 namespace {
 
 bool SameContent(const Entry& a, const Entry& b) {
-  return a.type == b.type && a.id == b.id && a.size == b.size && a.target == b.target &&
-         a.rdev_major == b.rdev_major && a.rdev_minor == b.rdev_minor;
+  return a.type == b.type && a.id == b.id && a.size == b.size && a.target == b.target && a.rdev_major == b.rdev_major &&
+         a.rdev_minor == b.rdev_minor;
 }
 
 Result<std::string> FirstTagOf(const Snapshot& snapshot, const std::string& branch, const ObjectId& manifest) {
@@ -37,10 +37,11 @@ Result<std::string> FirstVersionWith(const TreeReader& reader, const Snapshot& s
   Manifest first = manifest;
   while (!manifest.parents.empty()) {
     id = manifest.parents.front();
-    auto parent = ReadManifest(snapshot, id);
-    if (!parent && parent.error().code == ENOENT) break;  // collected: history begins here
-    if (!parent) return tl::make_unexpected(std::move(parent).error());
-    manifest = std::move(*parent);
+    ASSIGN_OR_RETURN(manifest, ReadManifest(snapshot, id));
+    if (const Status there = CheckContents(snapshot, id); !there) {
+      if (there.error().code == ENOENT) continue;  // collected: of what it held nothing can be said
+      return tl::make_unexpected(there.error());
+    }
     const auto then = reader.Find(manifest.root, path);
     if (!then && then.error().code != ENOENT && then.error().code != ENOTDIR) {
       return tl::make_unexpected(then.error());

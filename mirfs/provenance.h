@@ -8,8 +8,8 @@
 namespace mirage {
 
 // The earliest version, of this one and the first parents before it, that has the same content at this path: the same
-// bytes, subtree, link target or device, whatever the modes and times. Named as NameOfVersion does. Reads one path a
-// version: O(ancestors).
+// bytes, subtree, link target or device, whatever the modes and times. Versions whose contents gc removed are passed
+// over. Named as NameOfVersion does. Reads one path a version: O(ancestors).
 Result<std::string> FirstVersionWith(const TreeReader& reader, const Snapshot& snapshot, const ObjectId& manifest,
                                      const std::string& path, const Entry& entry);
 

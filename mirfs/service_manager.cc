@@ -22,8 +22,8 @@ void NotifyServiceManager(std::string_view state) {
   if (path[0] == '@') address.sun_path[0] = '\0';  // an abstract one
   const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
   const int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0 || sendto(fd, state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address),
-                       size) < 0) {
+  if (fd < 0 ||
+      sendto(fd, state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<const sockaddr*>(&address), size) < 0) {
     syslog(LOG_WARNING, "%s: %m", path);
   }
   if (fd >= 0) close(fd);

@@ -1,5 +1,6 @@
-// MOUNT/.mirage: versions by id, and what differs between two. A range is written as everywhere, `debian/v1..debian/v2`,
-// so its slashes are directories: `debian`, then `v1..debian`, which is a range already (up to the head), and in that `v2`.
+// MOUNT/.mirage: versions by id, and what differs between two. A range is written as everywhere,
+// `debian/v1..debian/v2`, so its slashes are directories: `debian`, then `v1..debian`, which is a range already (up to
+// the head), and in that `v2`.
 #include "mirfs/version_views.h"
 
 #include <algorithm>
@@ -15,6 +16,13 @@ constexpr std::string_view kDiffName = "diff", kByIdName = "by-id";
 constexpr uint64_t kFirstOffset = 2;  // "." ends at 1, ".." at 2
 
 }  // namespace
+
+Status VersionsFs::LeaseAllOf(const DirectoryInode& directory) const {
+  if (directory.kind == Kind::kDirectory) return Lease(*directory.version);
+  if (directory.kind != Kind::kDeltaPart) return {};
+  for (const auto& version : static_cast<const DeltaInode&>(directory).view->versions) TRY(Lease(*version));
+  return {};
+}
 
 std::shared_ptr<DirectoryInode> VersionsFs::MakeViews() const {
   auto inode = std::make_shared<DirectoryInode>();
@@ -38,7 +46,8 @@ std::shared_ptr<DirectoryInode> VersionsFs::MakeView(Kind kind, const std::strin
 Result<std::shared_ptr<const Inode>> VersionsFs::MakeById(const DirectoryInode& parent, std::string_view name) const {
   const auto snapshot = library_->snapshot();
   const auto version = ResolveVersion(*snapshot, "@" + std::string(name));
-  if (!version || name.find('~') != name.npos) return Fail(ENOENT, "{}: not a version's id", name);
+  if (!version || name.find('~') != name.npos || !CheckContents(*snapshot, version->id))
+    return Fail(ENOENT, "{}: not a version's id", name);
   ASSIGN_OR_RETURN(const std::string full_name, NameOfVersion(*snapshot, version->id, version->manifest));
   ASSIGN_OR_RETURN(auto inode, MakeVersion("by-id/" + std::string(name), full_name, version->id));
   inode->parent_number = parent.number;
@@ -58,6 +67,7 @@ Result<std::shared_ptr<const Inode>> VersionsFs::MakeRange(const DirectoryInode&
   }
   const auto before = ResolveVersion(*snapshot, sides->first), after = ResolveVersion(*snapshot, sides->second);
   if (!before || !after) return missing();
+  if (!CheckContents(*snapshot, before->id) || !CheckContents(*snapshot, after->id)) return missing();
   auto view = std::make_shared<DeltaView>();
   view->text = text;
   for (size_t part = 0; part < view->versions.size(); ++part) {

@@ -50,8 +50,7 @@ Result<std::string> VersionsFs::OwnXattr(NodeId node, const std::shared_ptr<cons
   if (what != "version" && what != "introduced") return NoSuchAttribute(name);
   ASSIGN_OR_RETURN(const Place place, PlaceOf(node, inode));
   if (what == "version") return place.directory->version->name;
-  return FirstVersionWith(reader_, *library_->snapshot(), place.directory->version->manifest, place.path,
-                          inode->entry);
+  return FirstVersionWith(reader_, *library_->snapshot(), place.directory->version->manifest, place.path, inode->entry);
 }
 
 Result<std::string> VersionsFs::GetXattr(NodeId node, std::string_view name) {

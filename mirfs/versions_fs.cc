@@ -50,6 +50,7 @@ Result<std::unique_ptr<VersionsFs>> VersionsFs::Open(std::shared_ptr<Library> li
   std::shared_ptr<DirectoryInode> root;
   if (options.version) {
     ASSIGN_OR_RETURN(root, fs->MakeVersion("", options.version_name, *options.version));
+    TRY(fs->Lease(*root->version));
   } else {
     root = std::make_shared<DirectoryInode>();
     root->kind = options.branch.empty() ? Kind::kRoot : Kind::kBranch;
@@ -70,9 +71,7 @@ uint64_t VersionsFs::Hash(std::string_view bytes, uint64_t seed) const {
   return std::max<uint64_t>(hash, kRootNode + 1);
 }
 
-NodeId VersionsFs::Preferred(const Inode& inode) const {
-  return IsDirectory(inode) ? inode.identity : inode.number;
-}
+NodeId VersionsFs::Preferred(const Inode& inode) const { return IsDirectory(inode) ? inode.identity : inode.number; }
 
 Result<std::shared_ptr<const Inode>> VersionsFs::Find(NodeId node) const {
   if (node == kRootNode) return root_;
@@ -239,8 +238,24 @@ Result<NodeAttributes> VersionsFs::Acquired(NodeId parent_node, const Inode& par
   return attributes;
 }
 
+Status VersionsFs::Lease(const MountedVersion& version) const {
+  if (version.leased.load(std::memory_order_acquire)) return {};
+  const std::lock_guard lock(version.lease_mutex);
+  if (version.leased) return {};
+  auto lease = library_->Lease(version.manifest);
+  if (!lease) {
+    // Its tag went, and then gc came, while nobody was in it: the kernel shall look for the name anew.
+    if (lease.error().code == ENOENT) lease.error().code = ESTALE;
+    return tl::make_unexpected(std::move(lease).error());
+  }
+  version.lease = std::move(*lease);
+  version.leased.store(true, std::memory_order_release);
+  return {};
+}
+
 Result<std::shared_ptr<const Inode>> VersionsFs::Child(const DirectoryInode& directory, std::string_view name) const {
   const std::string key(name);
+  TRY(LeaseAllOf(directory));
   if (directory.kind == Kind::kDirectory) {
     ASSIGN_OR_RETURN(const auto entry, reader_.Lookup(directory.entry.id, name));
     if (!entry) return Fail(ENOENT, "{}: no such name", name);
@@ -317,6 +332,7 @@ Status VersionsFs::ReadDirectory(NodeId node, Handle, uint64_t offset, bool plus
     item.attributes.stat.st_mode = S_IFDIR;
     if (!add(item)) return {};
   }
+  TRY(LeaseAllOf(directory));
   if (IsRefs(directory)) return ListRefs(node, directory, offset, plus, add);
   if (directory.kind == Kind::kDirectory) return ListTree(node, directory, offset, plus, add);
   return ListView(node, directory, offset, plus, add);
@@ -324,13 +340,15 @@ Status VersionsFs::ReadDirectory(NodeId node, Handle, uint64_t offset, bool plus
 
 // Refs come and go between two calls, so an offset is a hash of the name and the order is the hashes': whatever moves,
 // a name that stays is given once.
-Status VersionsFs::ListRefs(NodeId node, const DirectoryInode& directory, uint64_t offset, bool plus, const AddItem& add) {
+Status VersionsFs::ListRefs(NodeId node, const DirectoryInode& directory, uint64_t offset, bool plus,
+                            const AddItem& add) {
   const bool root = directory.kind == Kind::kRoot;
   const auto snapshot = library_->snapshot();
   ASSIGN_OR_RETURN(const auto refs, root ? snapshot->Branches() : snapshot->Tags(directory.path));
   std::vector<std::pair<uint64_t, std::string>> names;
   auto gather = [&](const std::string& name) {
-    names.emplace_back(std::max<uint64_t>(Hash(name) >> 1, kFirstOffset + 1), name);  // offsets are signed on the way up
+    names.emplace_back(std::max<uint64_t>(Hash(name) >> 1, kFirstOffset + 1),
+                       name);  // offsets are signed on the way up
   };
   for (const auto& [name, ref] : refs) gather(name);
   if (!root && !refs.empty()) gather(std::string(kLatestName));
@@ -349,7 +367,8 @@ Status VersionsFs::ListRefs(NodeId node, const DirectoryInode& directory, uint64
   return {};
 }
 
-Status VersionsFs::ListTree(NodeId node, const DirectoryInode& directory, uint64_t offset, bool plus, const AddItem& add) {
+Status VersionsFs::ListTree(NodeId node, const DirectoryInode& directory, uint64_t offset, bool plus,
+                            const AddItem& add) {
   Status status;
   TRY(reader_.Scan(directory.entry.id, offset - kFirstOffset, [&](std::string_view name, const Entry& entry) {
     auto child = MakeChild(directory, name, entry);
@@ -363,8 +382,7 @@ Status VersionsFs::ListTree(NodeId node, const DirectoryInode& directory, uint64
 
 Status VersionsFs::Read(NodeId node, Handle, uint64_t offset, size_t size, std::string* out) {
   ASSIGN_OR_RETURN(const auto inode, Find(node));
-  if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular)
-    return Fail(EINVAL, "not a regular file");
+  if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular) return Fail(EINVAL, "not a regular file");
   if (offset >= inode->entry.size) return {};
   Status status = reader_.Read(inode->entry, offset, size, out);
   if (status || status.error().code != ENOENT) return status;

@@ -90,6 +90,8 @@ class VersionsFs final : public Filesystem {
   Result<std::shared_ptr<const Inode>> MakeLatest(const DirectoryInode& branch, const Snapshot& snapshot) const;
   Result<std::shared_ptr<const Inode>> MakeChild(const DirectoryInode& directory, std::string_view name,
                                                  const Entry& entry) const;
+  Status Lease(const MountedVersion& version) const;
+  Status LeaseAllOf(const DirectoryInode& directory) const;  // what its names are read from
   Result<std::shared_ptr<const Inode>> Child(const DirectoryInode& directory, std::string_view name) const;
 
   // version_views.cc

@@ -40,8 +40,8 @@ class BlockPrefetcher {
   struct Stream {
     PackNumber pack = 0;
     uint64_t at = 0, end = 0, ahead = 0;
-    uint64_t used = 0;      // tick of the last block, to choose which stream gives way
-    bool reading = false;   // a thread has its next window
+    uint64_t used = 0;     // tick of the last block, to choose which stream gives way
+    bool reading = false;  // a thread has its next window
     bool exhausted = false;
   };
   static constexpr size_t kStreams = 8;

@@ -55,7 +55,7 @@ struct ChunkStore::Impl {
     PackNumber number;
     std::shared_ptr<File> file;
   };
-  std::mutex mutex;  // guards all below; never held while the disk is asked
+  std::mutex mutex;            // guards all below; never held while the disk is asked
   std::list<OpenedPack> used;  // the most recently used first
   std::unordered_map<PackNumber, std::list<OpenedPack>::iterator> opened;
   std::map<PackNumber, std::string> staged;
@@ -115,8 +115,7 @@ BlockPrefetcher::Window ChunkStore::Impl::ReadWindow(PackNumber pack, uint64_t o
   std::vector<std::pair<size_t, size_t>> records;  // place in the window, size
   size_t end = 0;
   for (;;) {
-    const auto size =
-        BlockRecordBytes(std::string_view(*window).substr(end, kBlockHeaderBytes), pack, offset + end);
+    const auto size = BlockRecordBytes(std::string_view(*window).substr(end, kBlockHeaderBytes), pack, offset + end);
     if (size && end == 0 && *size > window->size() && window->size() == bytes) {  // one block beyond all measure
       if (!(*file)->ReadAt(offset, *size, window.get())) break;
     }

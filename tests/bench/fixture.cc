@@ -97,6 +97,8 @@ void Fixture::Clean() const {
   UnmountMirage();
   if (IsMountPoint(edit())) Run(mirage("umount --discard " + Quote(edit())));
   UnmountNative();
+  // Those of the workloads: peers, and libraries of their own.
+  Run("findmnt -rn -o TARGET | { grep -F " + Quote(options_.work + "/") + " || true; } | while read -r mounted; do umount \"$mounted\"; done");
   std::filesystem::remove_all(options_.work);
 }
 

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "tests/bench/mount_workloads.h"
 #include "tests/bench/workloads.h"
 
 int main(int argc, char** argv) {
@@ -33,7 +34,9 @@ int main(int argc, char** argv) {
       fmt::print("{}\n{:<18} {:>10} {:>10} {:>7}  {:<15} {}\n", fixture.Describe(), "workload", "mirage s", "native s",
                  "ratio", "range", "native command");
     }
-    for (const Workload& workload : Workloads(fixture)) {
+    std::vector<Workload> workloads = MountWorkloads(fixture);
+    for (Workload& workload : Workloads(fixture)) workloads.push_back(std::move(workload));
+    for (const Workload& workload : workloads) {
       if (!patterns.empty() && std::none_of(patterns.begin(), patterns.end(), [&](const std::string& pattern) {
             return fnmatch(pattern.c_str(), workload.name.c_str(), 0) == 0;
           })) {

@@ -13,9 +13,10 @@ expect 0 "$mirage" init
 make_source "$work/source"
 expect 0 "$mirage" import "$work/source" debian
 
-# Runs a script where mount(8) finds the helper; what it mounts goes with the namespace.
+# Runs a script where mount(8) finds the helper. A daemon left over would keep the namespace: the trap ends it.
 with_helper() {
-  unshare -m bash -ec "mount -t overlay overlay -o lowerdir='$work/helper:/usr/sbin' /usr/sbin; $1"
+  unshare -m bash -ec "trap 'umount -l $mnt 2>/dev/null || true' EXIT
+    mount -t overlay overlay -o lowerdir='$work/helper:/usr/sbin' /usr/sbin; $1"
 }
 expect 0 with_helper "mount -t mirfs '$MIRAGE_LIBRARY' '$mnt' -o branch=debian,cache=8M
   ls '$mnt'; findmnt -n -o FSTYPE,SOURCE '$mnt'; umount '$mnt'; mountpoint -q '$mnt' || echo gone"

@@ -184,6 +184,50 @@ TEST_F(ReadOnlyMountTest, ATagThatGoesDisappears) {
   EXPECT_TRUE(IsSeen("! stat " + mountpoint() + "/debian/extra > /dev/null 2>&1", ""));
 }
 
+TEST_F(ReadOnlyMountTest, WhoStandsInATagThatGoesReadsOn) {
+  const auto report = ImportSource("debian", "");
+  Must(library_->MoveRefs("tag", {{"debian/extra", {}, report.version.manifest}}));
+  const auto mount = MountThatRemembers();
+  const std::string gone = mountpoint() + "/debian/extra";
+  const std::string there = directory_ / "there", wait = directory_ / "wait";
+  ASSERT_EQ(mkfifo(wait.c_str(), 0600), 0);
+  std::thread reader([&] {
+    EXPECT_EQ(MustRun("cd " + gone + "/etc && touch " + there + " && cat " + wait + " && cat passwd init.d/ssh"),
+              "root:x:0:0\nstart");
+  });
+  EXPECT_TRUE(IsSeen("ls " + there, there));
+  Must(library_->MoveRefs("tag", {{"debian/extra", report.version.manifest, {}}}));
+  EXPECT_TRUE(IsSeen("! stat " + gone + " > /dev/null 2>&1", ""));
+  MustRun(": > " + wait);
+  reader.join();
+}
+
+// What a second version shares with one that was read costs no request for it.
+TEST_F(ReadOnlyMountTest, GrepOfASecondVersionReadsWhatDiffers) {
+  MustRun("cd " + source() + " && echo changed > many/7 && echo new > many/new");
+  ImportSource("debian");
+  const auto mount = Mount();
+  MustRun("grep -r zzzz " + v(1) + "; [ $? = 1 ]");
+  const uint64_t reads = mount->Requests("read");
+  MustRun("grep -r zzzz " + v(2) + "; [ $? = 1 ]");
+  EXPECT_EQ(mount->Requests("read"), reads + 2);
+}
+
+TEST_F(ReadOnlyMountTest, ExecutesMapsAndReadsDirect) {
+  MustRun("cp /bin/sh " + source() + "/usr/bin/shell");
+  ImportSource("debian");
+  const auto mount = Mount();
+  EXPECT_EQ(MustRun(v(2) + "/usr/bin/shell -c 'echo executed'"), "executed");  // its pages are mapped
+  MustRun("dd if=" + v(2) + "/usr/bin/big iflag=direct bs=64k status=none | cmp - " + source() + "/usr/bin/big");
+  MustRun("dd if=" + v(2) + "/usr/bin/big iflag=direct bs=4k skip=17 count=3 status=none > " + directory_ / "part" +
+          " && dd if=" + source() + "/usr/bin/big bs=4k skip=17 count=3 status=none | cmp - " + directory_ / "part");
+}
+
+TEST_F(ReadOnlyMountTest, StatfsTellsThatNothingCanBeAdded) {
+  const auto mount = Mount();
+  EXPECT_EQ(MustRun("stat -f -c '%a %f %d %l %T' " + v(1)), "0 0 0 255 fuseblk");
+}
+
 // A directory is one place: going into another version's does not move who stands in this one's.
 TEST_F(ReadOnlyMountTest, DirectoriesStayWhereTheyAre) {
   MustRun("echo more >> " + source() + "/etc/passwd");

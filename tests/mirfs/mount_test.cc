@@ -213,6 +213,26 @@ TEST_F(MountTest, ShowsABranchOrAVersionAtTheMountPoint) {
   EXPECT_NE(RunShell(Mirfs("branch=none")).out.find("no such branch"), std::string::npos);
 }
 
+TEST_F(MountTest, OthersSeeItOnlyWithAllowOtherAndByItsModes) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can be somebody else";
+  MustRun("chmod 755 " + directory_.path() + " " + mountpoint() + " && cd " + source() +
+          " && echo secret > etc/shadow && chmod 600 etc/shadow && chmod 644 etc/motd && chmod 755 . etc");
+  ImportSource("debian");
+  const std::string other = "cd / && setpriv --reuid=65534 --regid=65534 --clear-groups ";
+  const std::string unmount = "umount " + mountpoint();
+  MustRun(Mirfs(""));
+  EXPECT_NE(RunShell(other + "ls " + mountpoint()).status, 0);
+  MustRun(unmount);
+  MustRun(Mirfs("allow_other"));
+  EXPECT_EQ(MustRun(other + "cat " + mountpoint() + "/debian/v2/etc/motd"), "hello");
+  EXPECT_NE(RunShell(other + "cat " + mountpoint() + "/debian/v2/etc/shadow").out.find("Permission denied"),
+            std::string::npos);
+  MustRun(unmount);
+  MustRun(Mirfs("allow_other,uid=65534"));
+  EXPECT_EQ(MustRun(other + "cat " + mountpoint() + "/debian/v2/etc/shadow"), "secret");
+  MustRun(unmount);
+}
+
 // As systemd starts it: Type=notify. Stopping is SIGTERM.
 TEST_F(MountTest, TellsTheServiceManager) {
   const std::string socket_path = directory_ / "notify";

@@ -215,6 +215,29 @@ TEST_F(VersionsFsTest, ForgetsGiveBackEverything) {
   EXPECT_EQ(fs_->GetAttributes(node).error().code, ESTALE);
 }
 
+// Of a version in use nothing is collected, whatever becomes of its tag; one that was only listed holds nothing.
+TEST_F(VersionsFsTest, AVersionIsLeasedWhileItIsUsed) {
+  MakeSource();
+  const ObjectId v1 = ImportSource("debian").version.manifest;
+  Must(library_->MoveRefs("tag", {{"debian/extra", {}, v1}}));
+  Open();
+  const auto leases = [&] {
+    return RunShell("ls " + path() + "/locks/sessions | grep -c -- -l" + v1.Hex()).out;
+  };
+  List(At("debian").node, 100, true);
+  EXPECT_EQ(leases(), "0");
+  const NodeId passwd = At("debian/extra/etc/passwd").node;
+  EXPECT_EQ(leases(), "1");
+  Must(library_->MoveRefs("tag", {{"debian/extra", v1, {}}}));
+  Must(reader_->Refresh());
+  EXPECT_EQ(leases(), "1");
+  std::string bytes;
+  Must(fs_->Read(passwd, 0, 0, 100, &bytes));
+  EXPECT_EQ(bytes, "root:x:0:0\n");
+  ForgetAll();
+  EXPECT_EQ(leases(), "0");
+}
+
 TEST_F(VersionsFsTest, TimeoutsFollowWhatCanChange) {
   MakeSource();
   ImportSource("debian");
