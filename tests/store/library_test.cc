@@ -227,6 +227,22 @@ TEST_F(LibraryTest, RevisionsResolve) {
   EXPECT_EQ(ResolveVersion(*snapshot, "rhel").error().code, ENOENT);
 }
 
+// Names on either side of a slash, in refs.log alone and in the database (which follows in steps of 64 records).
+TEST_F(LibraryTest, BranchesAreFoundAmongManyTags) {
+  const std::vector<std::string> names = {"a", "a-b", "a.b", "a0", "ab", "b"};
+  for (const std::string& name : names) Must(Publish(library_, name, {{"file", name}}));
+  for (int i = 0; i < 70; ++i) {
+    const ObjectId head = Must(library_->snapshot()->Branch("a")).value().manifest;
+    Must(library_->MoveRefs("tag", {{fmt::format("a/tag-{}", i), ObjectId(), head}}));
+  }
+  Must(Publish(library_, "late", {{"file", "late"}}));
+  Must(library_->MoveRefs("branch", {{"b", Must(library_->snapshot()->Branch("b")).value().manifest, ObjectId()}}));
+  std::vector<std::string> found;
+  for (const auto& [name, head] : Must(library_->snapshot()->Branches())) found.push_back(name);
+  EXPECT_EQ(found, (std::vector<std::string>{"a", "a-b", "a.b", "a0", "ab", "late"}));
+  EXPECT_EQ(Must(library_->snapshot()->database().Branches()).size(), 6U);
+}
+
 TEST_F(LibraryTest, AContentTheLibraryHasIsNotCutAgain) {
   const std::string many_chunks = testing::RandomBytes(500'000, 1), one_chunk = testing::RandomBytes(3'000, 2);
   Must(Publish(library_, "debian", {{"long", many_chunks}, {"short", one_chunk}}));
