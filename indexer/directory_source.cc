@@ -270,7 +270,8 @@ class DirectorySource::Walk {
     const auto size = static_cast<uint64_t>(st.st_size);
     uint64_t got = 0;
     if (size <= kWholeFileBytes) {
-      std::string bytes(static_cast<size_t>(size), '\0');
+      std::string bytes;
+      bytes.resize_and_overwrite(static_cast<size_t>(size), [&](char*, size_t) { return static_cast<size_t>(size); });
       while (got < size) {
         const ssize_t n = pread(fd, bytes.data() + got, static_cast<size_t>(size - got), static_cast<off_t>(got));
         if (n < 0 && errno == EINTR) continue;

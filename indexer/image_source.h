@@ -62,6 +62,6 @@ class ImageSource {
 };
 
 // Files of at most this size are handed over whole, and cost one copy; larger ones are streamed.
-constexpr uint64_t kWholeFileBytes = 1 << 20;
+constexpr uint64_t kWholeFileBytes = 4 << 20;
 
 }  // namespace mirage

@@ -3,6 +3,9 @@
 //
 //   caller -> [hash workers] -> (in order) deduplicate, fill block -> [compress workers] -> (in order) pack
 //
+// A whole content that the library has already is not cut: it costs one hash, not two, and a look at its list. Of a
+// version imported again, most files are such.
+//
 // Memory is bounded: at most `queue_bytes` of file bytes are on the way; a caller that gives more waits. (One content
 // larger than that is let in alone.)
 #pragma once
@@ -26,13 +29,16 @@ class ContentWriter {
     size_t queue_bytes = 64 << 20;
     ChunkingParameters chunking;
   };
-  // Where finished pieces go. Called from one thread, in order.
+  // Where finished pieces go. Called from one thread, in order, but for HasContent.
   class Sink {
    public:
     virtual ~Sink() = default;
     // Whether the library, or this transaction so far, has the chunk (writers do not deduplicate against condemned
     // packs).
     virtual Result<bool> HasChunk(const ObjectId& id) = 0;
+    // Whether the library has all of a content: its list with every node and chunk, or its one chunk; each a thing that
+    // HasChunk would say yes to. What is in doubt is not had: it is cut, and so healed. Called from any thread.
+    virtual bool HasContent(const ObjectId& /*content*/, uint64_t /*size*/) const { return false; }
     virtual Status AppendBlock(CompressedBlock block) = 0;  // writes it and indexes its rows
   };
   // Receives the content's id and size; called from the writer's own thread, in the order contents were given. Not

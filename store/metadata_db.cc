@@ -216,6 +216,28 @@ Result<std::map<std::string, Ref>> MetadataDb::Refs(const std::string& prefix) c
   return refs;
 }
 
+Result<std::map<std::string, Ref>> MetadataDb::Branches() const {
+  std::map<std::string, Ref> refs;
+  const std::string first(1, kRefPrefix), end = Behind(first);
+  const rocksdb::Slice bound = ToSlice(end);
+  rocksdb::ReadOptions options;
+  options.iterate_upper_bound = &bound;
+  std::unique_ptr<rocksdb::Iterator> it(impl_->db->NewIterator(options));
+  it->Seek(first);
+  while (it->Valid()) {
+    const std::string_view name = View(it->key()).substr(1);
+    if (const size_t slash = name.find('/'); slash != std::string_view::npos) {
+      it->Seek(Behind(first + std::string(name.substr(0, slash + 1))));  // over all tags of the branch
+      continue;
+    }
+    ASSIGN_OR_RETURN(const Ref ref, DecodeRef(View(it->value())));
+    refs.emplace(name, ref);
+    it->Next();
+  }
+  if (!it->status().ok()) return FailRocksDb(it->status(), "scan");
+  return refs;
+}
+
 Result<uint64_t> MetadataDb::HighestVersion(const std::string& branch) const {
   ASSIGN_OR_RETURN(const auto value, impl_->Get(kVersionPrefix + branch));
   if (!value) return uint64_t{0};

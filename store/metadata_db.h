@@ -47,6 +47,8 @@ class MetadataDb {
   Result<std::optional<std::string>> Get(ObjectKind kind, const ObjectId& id) const;
   Result<LogPosition> Position() const;
   Result<std::optional<Ref>> GetRef(const std::string& name) const;
+  // Refs without a slash in their name: branches. Costs a seek each, however many tags they have.
+  Result<std::map<std::string, Ref>> Branches() const;
   // Refs whose name begins with `prefix`, sorted by name.
   Result<std::map<std::string, Ref>> Refs(const std::string& prefix) const;
   Result<uint64_t> HighestVersion(const std::string& branch) const;  // the greatest N of a vN ever given

@@ -17,7 +17,10 @@
 
 namespace mirage {
 
-constexpr size_t kBlockTargetBytes = 256 << 10;  // a block is closed when it holds this much
+// A block is closed when it holds this much. On three versions of a Debian tree, 739 MiB of new bytes at zstd level 3:
+// 256 KiB 247.9 MiB and 4.3 CPU seconds, 512 KiB 243.4 and 4.0, 1 MiB 239.4 and 3.9; but a random read of 4 KiB pays for
+// all of a block.
+constexpr size_t kBlockTargetBytes = 512 << 10;
 constexpr size_t kMaxBlockRawBytes = 4 << 20;    // what a decoder accepts
 constexpr size_t kMaxBlockRows = 65535;          // likewise
 constexpr uint64_t kPackTargetBytes = 64 << 20;

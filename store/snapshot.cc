@@ -29,15 +29,15 @@ Result<std::optional<Ref>> Snapshot::Tag(const std::string& branch, const std::s
 }
 
 Result<std::map<std::string, Ref>> Snapshot::Branches() const {
-  ASSIGN_OR_RETURN(auto refs, db_->Refs(""));
+  ASSIGN_OR_RETURN(auto refs, db_->Branches());
   for (const auto& [name, ref] : tail_) {
+    if (name.find('/') != std::string::npos) continue;
     if (ref) {
       refs[name] = *ref;
     } else {
       refs.erase(name);
     }
   }
-  std::erase_if(refs, [](const auto& item) { return item.first.find('/') != std::string::npos; });
   return refs;
 }
 

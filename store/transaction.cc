@@ -10,6 +10,7 @@ namespace mirage {
 namespace {
 
 constexpr size_t kIndexMemoryBytes = 64 << 20;
+constexpr size_t kQueueBytes = 32 << 20;  // twice that gained no time
 constexpr size_t kCatchUpRecords = 64;  // how far RocksDB's refs may lag before a publish catches them up
 constexpr uint64_t kLevel0Due = 8;
 
@@ -67,6 +68,29 @@ struct Transaction::Impl final : ContentWriter::Sink {
     if (staged) return true;
     ASSIGN_OR_RETURN(const auto location, base->FindChunk(id));
     return location.has_value();
+  }
+  // What this transaction staged itself does not count: a file met twice in one import is rare, and its chunks are found.
+  bool HasContent(const ObjectId& content, uint64_t size) const override {
+    const auto list = base->database().Get(ObjectKind::kContent, content);
+    if (list && *list) return HasList(**list, size, std::nullopt);
+    return list && size <= library->format().chunking.max_bytes && BaseHasChunk(content);
+  }
+  bool HasList(std::string_view encoding, uint64_t size, std::optional<uint8_t> level) const {
+    const auto node = DecodeContentNode(encoding);
+    if (!node || node->TotalBytes() != size || (level && node->level != *level)) return false;
+    for (const Segment& segment : node->segments) {
+      if (node->level == 0) {
+        if (!segment.id.IsZero() && !BaseHasChunk(segment.id)) return false;
+        continue;
+      }
+      const auto child = base->database().Get(ObjectKind::kContentNode, segment.id);
+      if (!child || !*child || !HasList(**child, segment.length, static_cast<uint8_t>(node->level - 1))) return false;
+    }
+    return true;
+  }
+  bool BaseHasChunk(const ObjectId& id) const {
+    const auto location = base->FindChunk(id);
+    return location && location->has_value();
   }
   Status AppendBlock(CompressedBlock block) override {
     const std::lock_guard guard(mutex);
@@ -256,6 +280,7 @@ Result<std::unique_ptr<Transaction>> Library::Begin(std::string purpose) {
   impl.lock.emplace(std::move(staging.lock));
   impl.purpose = std::move(purpose);
   ContentWriter::Options options;
+  options.queue_bytes = kQueueBytes;
   options.zstd_level = policy_.compression_level;
   options.chunking = format_.chunking;
   impl.contents = std::make_unique<ContentWriter>(impl, *transaction, options);

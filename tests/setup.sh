@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs, with apt, whatever of Mirage's needs this Debian 12 lacks: to build it, to run it and to test it. Asks
 # nothing, with a terminal or without; does nothing, quickly, when all is there. Only then may it run without root.
+# `setup.sh bench` also installs the programs that mirage-bench-store compares with.
 set -eu
 
 architecture=$(dpkg --print-architecture)
@@ -13,6 +14,11 @@ esac
 build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev librocksdb-dev libyaml-cpp-dev
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev"
 run="fuse3 qemu-utils $qemu"
+case ${1:-} in
+  "") peers="" ;;
+  bench) peers="restic borgbackup casync bup squashfs-tools" ;;
+  *) echo "usage: setup.sh [bench]" >&2; exit 2 ;;
+esac
 tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git"
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.
 kernel=$(for image in /boot/vmlinuz-*; do
@@ -21,7 +27,7 @@ done)
 [ -n "$kernel" ] || run="$run linux-image-cloud-$architecture"
 
 missing=
-for package in $build $run $tests; do
+for package in $build $run $tests $peers; do
   case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
     installed) ;;
     *) missing="$missing $package" ;;

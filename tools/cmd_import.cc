@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -48,6 +49,10 @@ Action DeclareImport(Options& options) {
     wanted.progress_bar = !session.quiet && isatty(STDERR_FILENO);
     if (!session.quiet) wanted.say = [&session](std::string_view line) { session.Say(line); };
     ASSIGN_OR_RETURN(const auto library, session.Open());
+    // Buffers of whole files come and go by the thousand. Given back to the kernel and faulted in again they were 50,000
+    // page faults and 5 to 8 % of the CPU time of importing a version that changed little; the queue bounds them anyway.
+    mallopt(M_MMAP_THRESHOLD, 64 << 20);
+    mallopt(M_TRIM_THRESHOLD, 256 << 20);
     ASSIGN_OR_RETURN(const ImportReport report, Import(*library, wanted));
     for (const std::string& omission : report.omissions) session.Say(fmt::format("omitted: {}", omission));
     for (const Disk& disk : report.disks) {

@@ -117,7 +117,9 @@ Result<int> RunLog(Session& session, const Arguments& arguments) {
       ASSIGN_OR_RETURN(paths.emplace_back(), TreePath(*named.path));
     }
   }
-  ASSIGN_OR_RETURN(const auto history, ReadHistory(*snapshot, tips, excluded));
+  // Which of them changed a path is known only when all were looked at; the graph's lines need what is behind.
+  const uint64_t limit = paths.empty() && !arguments.graph ? arguments.limit : 0;
+  ASSIGN_OR_RETURN(const auto history, ReadHistory(*snapshot, tips, excluded, static_cast<size_t>(limit)));
   ASSIGN_OR_RETURN(const auto names, NamesOfVersions(*snapshot));
 
   std::vector<bool> shown(history.size(), true);

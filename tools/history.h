@@ -16,8 +16,9 @@ struct HistoryVersion {
 };
 
 // Reachable from `tips` and not from `excluded`; a child always before its parents, and among equals the newest first.
-Result<std::vector<HistoryVersion>> ReadHistory(const ObjectReader& reader, const std::vector<ObjectId>& tips,
-                                                const std::vector<ObjectId>& excluded);
+// With a `limit`, at least so many of them, if there are; on a branch without merges no more are read.
+Result<std::vector<HistoryVersion>> ReadHistory(const ObjectReader& reader, const std::vector<ObjectId>& all_tips,
+                                                const std::vector<ObjectId>& excluded, size_t limit = 0);
 
 // The names that refs give to versions: "debian", then "debian/v1", ... in the order they were given.
 Result<std::map<ObjectId, std::vector<std::string>>> NamesOfVersions(const Snapshot& snapshot);

@@ -35,7 +35,7 @@ std::vector<Peer> Peers(const std::string& mirage) {
                            "BORG_BASE_DIR=$REPO.cache borg ";
   peers.push_back(Make("borg", "borg", borg + "init -e none \"$REPO\"", "cd \"$TREE\" && " + borg + "create \"$REPO::v$N\" ."));
   peers.push_back(Make("casync", "casync", "mkdir \"$REPO\"",
-                       "casync make -q --store=\"$REPO/store.castr\" \"$REPO/v$N.caidx\" \"$TREE\" && sync -f \"$REPO\""));
+                       "casync make --store=\"$REPO/store.castr\" \"$REPO/v$N.caidx\" \"$TREE\" && sync -f \"$REPO\""));
   peers.push_back(Make("bup", "bup", "BUP_DIR=$REPO bup init",
                        "export BUP_DIR=$REPO; bup index -u \"$TREE\" && bup save -q --strip -n bench \"$TREE\" && "
                        "sync -f \"$REPO\""));

@@ -4,8 +4,10 @@
 #include <fstream>
 #include <thread>
 
+#include "store/content_splitter.h"
 #include "store/fsck.h"
 #include "store/revision.h"
+#include "tests/testing/memory_store.h"
 #include "tests/testing/store_fixture.h"
 
 namespace mirage {
@@ -223,6 +225,71 @@ TEST_F(LibraryTest, RevisionsResolve) {
   EXPECT_EQ(*Must(ResolveVersionPath(*snapshot, "debian/v1:/etc//passwd")).path, "/etc/passwd");
   EXPECT_EQ(ResolveVersion(*snapshot, "debian~2").error().code, ENOENT);
   EXPECT_EQ(ResolveVersion(*snapshot, "rhel").error().code, ENOENT);
+}
+
+// Names on either side of a slash, in refs.log alone and in the database (which follows in steps of 64 records).
+TEST_F(LibraryTest, BranchesAreFoundAmongManyTags) {
+  const std::vector<std::string> names = {"a", "a-b", "a.b", "a0", "ab", "b"};
+  for (const std::string& name : names) Must(Publish(library_, name, {{"file", name}}));
+  for (int i = 0; i < 70; ++i) {
+    const ObjectId head = Must(library_->snapshot()->Branch("a")).value().manifest;
+    Must(library_->MoveRefs("tag", {{fmt::format("a/tag-{}", i), ObjectId(), head}}));
+  }
+  Must(Publish(library_, "late", {{"file", "late"}}));
+  Must(library_->MoveRefs("branch", {{"b", Must(library_->snapshot()->Branch("b")).value().manifest, ObjectId()}}));
+  std::vector<std::string> found;
+  for (const auto& [name, head] : Must(library_->snapshot()->Branches())) found.push_back(name);
+  EXPECT_EQ(found, (std::vector<std::string>{"a", "a-b", "a.b", "a0", "ab", "late"}));
+  EXPECT_EQ(Must(library_->snapshot()->database().Branches()).size(), 6U);
+}
+
+TEST_F(LibraryTest, AContentTheLibraryHasIsNotCutAgain) {
+  const std::string many_chunks = testing::RandomBytes(500'000, 1), one_chunk = testing::RandomBytes(3'000, 2);
+  Must(Publish(library_, "debian", {{"long", many_chunks}, {"short", one_chunk}}));
+  const auto transaction = Must(library_->Begin("again"));
+  std::map<ObjectId, uint64_t> sizes;
+  const auto done = [&](const ObjectId& id, uint64_t size) { sizes[id] = size; };
+  Must(transaction->contents().Put(many_chunks, done));
+  Must(transaction->contents().Put(one_chunk, done));
+  Must(transaction->contents().Flush());
+  EXPECT_EQ(sizes, (std::map<ObjectId, uint64_t>{{HashBytes(many_chunks), 500'000}, {HashBytes(one_chunk), 3'000}}));
+  EXPECT_EQ(transaction->contents().statistics().chunks, 0U);
+  EXPECT_EQ(transaction->contents().statistics().bytes_in, 503'000U);
+  EXPECT_EQ(transaction->staged_bytes(), 0U);
+}
+
+// As after a repair that found a list but not its chunks.
+TEST_F(LibraryTest, AContentWithAMissingChunkIsCutAgainAndHealed) {
+  const std::string bytes = testing::RandomBytes(500'000, 3);
+  const ObjectId content = HashBytes(bytes);
+  std::vector<Piece> pieces;
+  SplitContent(Chunker(library_->format().chunking), bytes, 0, true, &pieces);
+  ContentNode node;
+  for (const Piece& piece : pieces) node.segments.push_back({piece.length, HashBytes(bytes.substr(piece.offset, piece.length))});
+  const auto publish = [&](const std::string& branch, bool with_chunks) {
+    const auto transaction = Must(library_->Begin("test"));
+    Must(transaction->WriteContentList(content, EncodeContentNode(node)));
+    if (with_chunks) {
+      Must(transaction->contents().Put(bytes, {}));
+      Must(transaction->contents().Flush());
+      EXPECT_EQ(transaction->contents().statistics().new_chunks, pieces.size());
+    }
+    TreeWriter tree(*transaction);
+    Entry root;
+    root.type = FileType::kDirectory;
+    root.mode = 0755;
+    Must(tree.Add("", root));
+    NewVersion version;
+    version.manifest.root = Must(tree.Finish());
+    version.manifest.branch = branch;
+    Must(transaction->Publish(std::move(version)));
+  };
+  publish("damaged", false);
+  std::string out;
+  EXPECT_EQ(library_->contents().Read(content, bytes.size(), 0, bytes.size(), &out).error().code, EIO);
+  publish("healed", true);
+  Must(library_->contents().Read(content, bytes.size(), 0, bytes.size(), &out));
+  EXPECT_TRUE(out == bytes);
 }
 
 }  // namespace
