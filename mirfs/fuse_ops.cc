@@ -303,7 +303,10 @@ void Write(fuse_req_t req, fuse_ino_t node, const char* bytes, size_t size, off_
 }
 
 void Flush(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
-  Guard(kFlush, req, [&](Filesystem& fs) { ReplyStatus(req, fs.Flush(node, info->fh)); });
+  Guard(kFlush, req, [&](Filesystem& fs) {
+    // Read-only: ENOSYS once, and no close sends a message again; with them a warm grep -r took 2.8 times ext4's time.
+    fs.read_only() ? void(fuse_reply_err(req, ENOSYS)) : ReplyStatus(req, fs.Flush(node, info->fh));
+  });
 }
 
 void Release(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {

@@ -85,7 +85,7 @@ void ChillPeer(const Fixture& fixture, const Peer& peer) {
 
 void AddPeers(const Fixture& fixture, std::vector<Workload>* workloads) {
   for (const Peer& peer : kPeers) {
-    if (Output("command -v " + peer.needs + " >/dev/null && echo yes || true") != "yes") continue;
+    if (Output("{ command -v " + peer.needs + "; } >/dev/null && echo yes || true") != "yes") continue;
     for (const Reading& reading : Readings()) {
       const std::string ours = reading.command(fixture.mount() + "/bench/v1");
       const std::string theirs = reading.command(PeerDirectory(fixture, peer));
