@@ -62,10 +62,11 @@ class SilentLogger final : public rocksdb::Logger {
 
 }  // namespace
 
-rocksdb::Options LibraryDbOptions() {
+rocksdb::Options LibraryDbOptions(const RocksDbEnv& env) {
   static const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(32 << 20);
   static const std::shared_ptr<rocksdb::Logger> silent = std::make_shared<SilentLogger>();
   rocksdb::Options options;
+  options.env = env.get();
   options.max_open_files = -1;
   options.disable_auto_compactions = true;
   options.compression = rocksdb::kLZ4Compression;
@@ -100,6 +101,8 @@ tl::unexpected<Error> FailRocksDb(const rocksdb::Status& status, std::string_vie
 }
 
 struct MetadataDb::Impl {
+  explicit Impl(Env& e) : env(e) {}
+  const RocksDbEnv env;
   std::unique_ptr<rocksdb::DB> db;
 
   Result<std::optional<std::string>> Get(std::string_view key) const {
@@ -129,8 +132,9 @@ struct MetadataDb::Impl {
 MetadataDb::MetadataDb(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 MetadataDb::~MetadataDb() = default;
 
-Status MetadataDb::Create(const std::string& path) {
-  rocksdb::Options options = LibraryDbOptions();
+Status MetadataDb::Create(Env& env, const std::string& path) {
+  const RocksDbEnv road(env);
+  rocksdb::Options options = LibraryDbOptions(road);
   options.create_if_missing = true;
   options.error_if_exists = true;
   rocksdb::DB* raw = nullptr;
@@ -150,11 +154,11 @@ Status MetadataDb::Create(const std::string& path) {
   return {};
 }
 
-Result<std::unique_ptr<MetadataDb>> MetadataDb::OpenReadOnly(const std::string& path) {
+Result<std::unique_ptr<MetadataDb>> MetadataDb::OpenReadOnly(Env& env, const std::string& path) {
+  auto impl = std::make_unique<Impl>(env);
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(LibraryDbOptions(), path, &raw);
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(LibraryDbOptions(impl->env), path, &raw);
   if (!status.ok()) return FailRocksDb(status, "open");
-  auto impl = std::make_unique<Impl>();
   impl->db.reset(raw);
   return std::unique_ptr<MetadataDb>(new MetadataDb(std::move(impl)));
 }
@@ -252,17 +256,19 @@ MetadataDb::Shape MetadataDb::shape() const {
 }
 
 struct MetadataWriter::Impl {
+  explicit Impl(Env& e) : env(e) {}
+  const RocksDbEnv env;
   std::unique_ptr<rocksdb::DB> db;
 };
 
-MetadataWriter::MetadataWriter() : impl_(std::make_unique<Impl>()) {}
+MetadataWriter::MetadataWriter(Env& env) : impl_(std::make_unique<Impl>(env)) {}
 MetadataWriter::~MetadataWriter() = default;
 
-Result<std::unique_ptr<MetadataWriter>> MetadataWriter::Open(const std::string& path) {
+Result<std::unique_ptr<MetadataWriter>> MetadataWriter::Open(Env& env, const std::string& path) {
+  auto writer = std::unique_ptr<MetadataWriter>(new MetadataWriter(env));
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(LibraryDbOptions(), path, &raw);
+  const rocksdb::Status status = rocksdb::DB::Open(LibraryDbOptions(writer->impl_->env), path, &raw);
   if (!status.ok()) return FailRocksDb(status, "open for writing");
-  auto writer = std::unique_ptr<MetadataWriter>(new MetadataWriter());
   writer->impl_->db.reset(raw);
   return writer;
 }

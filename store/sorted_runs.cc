@@ -22,12 +22,12 @@ std::string Key(ObjectKind kind, const ObjectId& id) {
 // Writes ascending pairs into SST files of bounded size.
 class SstSeries {
  public:
-  explicit SstSeries(std::string prefix) : prefix_(std::move(prefix)) {}
+  SstSeries(const RocksDbEnv& env, std::string prefix) : env_(env), prefix_(std::move(prefix)) {}
   Status Put(const rocksdb::Slice& key, const rocksdb::Slice& value) {
     if (writer_ && writer_->FileSize() >= kSstBytes) TRY(Close());
     if (!writer_) {
       paths_.push_back(fmt::format("{}{}.sst", prefix_, paths_.size()));
-      writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), LibraryDbOptions());
+      writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), LibraryDbOptions(env_));
       if (const auto status = writer_->Open(paths_.back()); !status.ok()) return FailRocksDb(status, "stage index");
     }
     if (const auto status = writer_->Put(key, value); !status.ok()) return FailRocksDb(status, "stage index");
@@ -43,6 +43,7 @@ class SstSeries {
   const std::vector<std::string>& paths() const { return paths_; }
 
  private:
+  const RocksDbEnv& env_;
   std::string prefix_;
   std::vector<std::string> paths_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
@@ -56,7 +57,7 @@ struct Run {
 
 struct SortedRuns::Impl {
   Impl(Env& e, std::string d, size_t m) : env(e), directory(std::move(d)), memory_bytes(m) {}
-  Env& env;
+  const RocksDbEnv env;
   std::string directory;
   size_t memory_bytes;
   size_t used_bytes = 0;
@@ -65,12 +66,12 @@ struct SortedRuns::Impl {
   bool finished = false;
 
   Status Spill() {
-    SstSeries series(fmt::format("{}/spill-{}-", directory, spills.size()));
+    SstSeries series(env, fmt::format("{}/spill-{}-", directory, spills.size()));
     for (const auto& [key, value] : pairs) TRY(series.Put(key, value));
     TRY(series.Close());
     spills.emplace_back();
     for (const std::string& path : series.paths()) {
-      auto reader = std::make_unique<rocksdb::SstFileReader>(LibraryDbOptions());
+      auto reader = std::make_unique<rocksdb::SstFileReader>(LibraryDbOptions(env));
       if (const auto status = reader->Open(path); !status.ok()) return FailRocksDb(status, "stage index");
       spills.back().push_back(Run{std::move(reader)});
     }
@@ -114,7 +115,7 @@ Result<std::optional<std::string>> SortedRuns::Get(ObjectKind kind, const Object
 }
 
 Result<std::vector<std::string>> SortedRuns::Finish() {
-  SstSeries series(impl_->directory + "/index-");
+  SstSeries series(impl_->env, impl_->directory + "/index-");
   if (impl_->spills.empty()) {
     for (const auto& [key, value] : impl_->pairs) TRY(series.Put(key, value));
     TRY(series.Close());

@@ -52,8 +52,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
         base(library->snapshot()),
         directory(std::move(d)),
         chunk_packs(library->env(), directory, library->format().uuid),
-        object_packs(library->env(), directory, library->format().uuid),
-        runs(NewRuns()) {}
+        object_packs(library->env(), directory, library->format().uuid) {}
 
   std::shared_ptr<Library> library;
   std::shared_ptr<const Snapshot> base;
@@ -70,11 +69,14 @@ struct Transaction::Impl final : ContentWriter::Sink {
   std::vector<std::unique_ptr<SortedRuns>> finished_runs;  // still read from
   std::vector<std::string> ssts;                           // finished, not yet ingested
   size_t renamed_chunk_packs = 0, renamed_object_packs = 0;
+  bool named = false;          // RocksDB may name the renamed packs: they stay where they are
+  std::optional<Error> error;  // the first of writing what is staged; it sticks
 
-  std::unique_ptr<SortedRuns> NewRuns() {
+  Status NewRuns() {
     const std::string path = fmt::format("{}/runs-{}", directory, run_number++);
-    (void)library->env().MakeDirectory(path, 0700);
-    return std::make_unique<SortedRuns>(library->env(), path, kIndexMemoryBytes);
+    TRY(library->env().MakeDirectory(path, 0700));
+    runs = std::make_unique<SortedRuns>(library->env(), path, kIndexMemoryBytes);
+    return {};
   }
 
   Result<std::optional<std::string>> GetStaged(ObjectKind kind, const ObjectId& id) const {
@@ -123,8 +125,15 @@ struct Transaction::Impl final : ContentWriter::Sink {
     return {};
   }
 
-  // Everything staged so far becomes durable under its staged names.
+  // Everything staged so far becomes durable under its staged names. After an error it never does: a sync that failed
+  // may have dropped what it had to write, and the next one would report success.
   Status Seal() {
+    if (error) return tl::make_unexpected(*error);
+    const Status status = TrySeal();
+    if (!status) error = status.error();
+    return status;
+  }
+  Status TrySeal() {
     TRY(contents->Flush());
     const std::lock_guard guard(mutex);
     TRY(WriteObjectBlock());
@@ -134,8 +143,45 @@ struct Transaction::Impl final : ContentWriter::Sink {
     ASSIGN_OR_RETURN(const auto paths, runs->Finish());
     ssts.insert(ssts.end(), paths.begin(), paths.end());
     finished_runs.push_back(std::move(runs));
-    runs = NewRuns();
-    return {};
+    return NewRuns();
+  }
+
+  // Packs into packs/, then what names them into RocksDB. The caller holds the exclusive lock. Errors stick, as Seal's do.
+  Status MoveIn(const Snapshot& newest) {
+    const Status status = TryMoveIn(newest);
+    if (!status) error = status.error();
+    return status;
+  }
+  Status TryMoveIn(const Snapshot& newest) {
+    // Opening for writing alone costs milliseconds, and so does a new reader; a publish of nothing new needs neither. It
+    // comes first, for it is what fails on a full disk.
+    const auto& tail = Library::Impl::Tail(newest);
+    const bool catch_up = tail.size() >= kCatchUpRecords;
+    std::unique_ptr<MetadataWriter> writer;
+    if (!ssts.empty() || catch_up) {
+      ASSIGN_OR_RETURN(writer, MetadataWriter::Open(library->env(), library->path() + "/db"));
+    }
+    TRY(RenamePacks());
+    named = true;  // whatever Ingest says: an error of its last sync leaves open what is on the disk
+    if (!writer) return {};
+    TRY(writer->Ingest(ssts));
+    ssts.clear();
+    if (!catch_up) return {};
+    // The last record's writer may have died before it synced it; RocksDB must not know more than refs.log.
+    TRY(RefLog(library->env(), library->path() + "/refs.log").Sync());
+    return writer->CatchUp(tail, Library::Impl::TailHighest(newest), newest.position());
+  }
+
+  // Packs that no index names, of a publish that failed: on a full disk they are the room that is missing.
+  void TakeBackPacks() {
+    if (named) return;
+    const auto take = [&](const PackSeries& series, size_t done) {
+      for (size_t i = 0; i < done; ++i) {
+        (void)library->env().Unlink(library->packs_path() + "/" + PackFileName(series.sealed()[i]));
+      }
+    };
+    take(chunk_packs, renamed_chunk_packs);
+    take(object_packs, renamed_object_packs);
   }
 
   Status RenamePacks() {
@@ -158,6 +204,7 @@ Transaction::Transaction() = default;
 Transaction::~Transaction() {
   if (!impl_) return;
   impl_->contents.reset();
+  impl_->TakeBackPacks();
   (void)RemoveTree(impl_->library->env(), impl_->directory);
 }
 
@@ -177,6 +224,7 @@ Result<std::unique_ptr<Transaction>> Library::Begin(std::string purpose) {
   transaction->impl_ = std::make_unique<Transaction::Impl>(shared_from_this(), directory);
   Transaction::Impl& impl = *transaction->impl_;
   ASSIGN_OR_RETURN(impl.lock, FileLock::Acquire(env_, directory + "/lock", LockMode::kExclusive, 0, purpose));
+  TRY(impl.NewRuns());
   impl.purpose = std::move(purpose);
   ContentWriter::Options options;
   options.zstd_level = policy_.compression_level;
@@ -252,27 +300,17 @@ Result<Published> Transaction::Publish(NewVersion version) {
                   taken->manifest.Hex().substr(0, 12));
     }
 
-    TRY(impl_->RenamePacks());
-    // Opening for writing alone costs milliseconds, and so does a new reader; a publish of nothing new needs neither.
-    const auto& tail = Library::Impl::Tail(*newest);
-    if (!impl_->ssts.empty() || tail.size() >= kCatchUpRecords) {
-      ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library.path() + "/db"));
-      TRY(writer->Ingest(impl_->ssts));
-      impl_->ssts.clear();
-      if (tail.size() >= kCatchUpRecords) {
-        TRY(writer->CatchUp(tail, Library::Impl::TailHighest(*newest), newest->position()));
-      }
-    }
+    TRY(impl_->MoveIn(*newest));
     TRY(Library::Impl::AppendMoves(library, *newest, impl_->purpose,
                                    {{branch, head ? head->manifest : ObjectId(), manifest},
                                     {branch + "/" + published.tag, ObjectId(), manifest}}));
   }
-  ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, library.Refresh());
+  (void)library.Refresh();  // the version exists, whether or not this process sees it yet
 
   // Compaction is due now and then; bounded, in a turn of its own, and nobody's publish fails for it.
   if (library.snapshot()->database().shape().level0_files >= kLevel0Due) {
     if (auto lock = Library::Impl::LockPublish(library, LockMode::kExclusive, "compacting the database")) {
-      if (auto writer = MetadataWriter::Open(library.path() + "/db")) (void)(*writer)->CompactPiece();
+      if (auto writer = MetadataWriter::Open(library.env(), library.path() + "/db")) (void)(*writer)->CompactPiece();
     }
   }
   return published;
