@@ -22,6 +22,7 @@
 namespace mirage {
 namespace {
 
+constexpr int kPublishTries = 10;            // of an import that others keep overtaking
 constexpr size_t kMaxOmissions = 100;        // the manifest is small; the rest is counted
 constexpr size_t kMaxOmissionBytes = 300;
 constexpr size_t kMaxXattrCache = 10'000;    // different sets; a system with SELinux has some hundreds
@@ -278,7 +279,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
   ASSIGN_OR_RETURN(const Exclusion exclusion, Exclusion::Compile(std::move(patterns)));
 
   ASSIGN_OR_RETURN(auto transaction, library.Begin(fmt::format("import of {}", options.branch)));
-  ASSIGN_OR_RETURN(const Place place, CheckPlace(transaction->base(), options));
+  ASSIGN_OR_RETURN(Place place, CheckPlace(transaction->base(), options));
   // What is unchanged is taken from the parent, so it must not be collected before this is published.
   std::vector<VersionLease> leases;
   for (const ObjectId& parent : place.parents) {
@@ -322,33 +323,49 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
     return std::move(report);
   };
 
-  if (place.head && !options.allow_empty) {
-    ASSIGN_OR_RETURN(const Manifest parent, ReadManifest(*transaction, *place.head));
-    if (parent.root == manifest.root && parent.links == manifest.links) {
-      report.version.manifest = *place.head;
-      report.version.branch = options.branch;
-      ASSIGN_OR_RETURN(report.version.tag, transaction->base().LatestTag(options.branch));
-      return finish();
-    }
-  }
+  // The branch's head says the same: no version is made.
+  const auto unchanged = [&](const Snapshot& snapshot) -> Result<bool> {
+    if (!place.head || options.allow_empty) return false;
+    ASSIGN_OR_RETURN(const Manifest parent, ReadManifest(snapshot, *place.head));
+    if (parent.root != manifest.root || parent.links != manifest.links) return false;
+    report.version.manifest = *place.head;
+    report.version.branch = options.branch;
+    ASSIGN_OR_RETURN(report.version.tag, snapshot.LatestTag(options.branch));
+    return true;
+  };
+  ASSIGN_OR_RETURN(bool same, unchanged(transaction->base()));
+  if (same) return finish();
 
   manifest.branch = options.branch;
   manifest.message = options.message;
-  manifest.parents = place.parents;
   std::error_code ignored;
   const auto absolute = std::filesystem::canonical(options.source, ignored);
   manifest.source = absolute.empty() ? options.source : absolute.string();
-  NewVersion version;
-  version.manifest = std::move(manifest);
-  version.expected_head = place.head;
-  version.tag = options.tag;
   report.new_bytes = transaction->staged_bytes();
-  auto published = transaction->Publish(std::move(version));
-  if (!published && published.error().code == EAGAIN) {
-    return Fail(EAGAIN, "branch {} moved while it was being imported: {}; run the import again", options.branch,
-                published.error().message);
+  // Who lost the race for the branch follows the winner: an import is the whole of its source, whatever came between, so
+  // nothing of the winner's is overwritten that would not have been, had it come earlier.
+  Result<Published> published;
+  for (int tries = 1;; ++tries) {
+    NewVersion version{.manifest = manifest, .expected_head = place.head, .tag = options.tag};
+    version.manifest.parents = place.parents;
+    published = transaction->Publish(std::move(version));
+    if (published) break;
+    if (published.error().code != EAGAIN) return tl::make_unexpected(std::move(published).error());
+    TRY(library.Refresh());
+    const auto newest = library.snapshot();
+    ASSIGN_OR_RETURN(const auto head, newest->Branch(options.branch));
+    const bool moved = head.has_value() != place.head.has_value() || (head && head->manifest != *place.head);
+    if (!moved) return Fail(EBUSY, "{}", published.error().message);  // the wait for the lock was in vain
+    if (!head || !options.parent.empty() || tries == kPublishTries) {
+      return Fail(EAGAIN, "branch {} moved while it was being imported: {}; run the import again", options.branch,
+                  published.error().message);
+    }
+    progress.Print(fmt::format("branch {} moved meanwhile; this version follows it", options.branch));
+    place.head = head->manifest;
+    place.parents = {head->manifest};
+    ASSIGN_OR_RETURN(same, unchanged(*newest));
+    if (same) return finish();
   }
-  if (!published) return tl::make_unexpected(std::move(published).error());
   report.version = std::move(*published);
   report.changed = true;
   return finish();

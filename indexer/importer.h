@@ -40,8 +40,10 @@ struct ImportReport {
   ObjectId tree;          // of the root directory
 };
 
-// EINVAL: a bad name, pattern or format, or a source that holds no files. ENOENT, EACCES: of the source. EAGAIN: the
-// branch moved meanwhile. EEXIST: the tag is taken. EINTR: interrupted. ENOSPC and EIO: of the library or the source.
+// EINVAL: a bad name, pattern or format, or a source that holds no files. ENOENT, EACCES: of the source. A branch that
+// another moved meanwhile is followed: the version's parent is the head it finds. EAGAIN: that was not possible (the branch was
+// deleted, or made although --parent was given for it, or others were first again and again). EBUSY: the wait for the library's lock
+// was in vain; the message names who holds it. EEXIST: the tag is taken. EINTR: interrupted. ENOSPC and EIO: of the library or the source.
 Result<ImportReport> Import(Library& library, const ImportOptions& options);
 
 }  // namespace mirage

@@ -186,7 +186,7 @@ Overlay::Overlay(Library& library, std::string path, OverlayInfo info, FileLock 
 Overlay::~Overlay() = default;
 
 Status Overlay::OpenDb(bool create) {
-  ASSIGN_OR_RETURN(db_, OverlayDb::Open(path_ + "/db", create));
+  ASSIGN_OR_RETURN(db_, OverlayDb::Open(library_.env(), path_ + "/db", create));
   return {};
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "store/encoding.h"
+#include "store/rocksdb_env.h"
 
 namespace mirage {
 namespace {
@@ -56,6 +57,8 @@ Result<Dirent> DecodeDirent(std::string_view value) {
 }  // namespace
 
 struct OverlayDb::Impl {
+  explicit Impl(Env& e) : env(e) {}
+  const RocksDbEnv env;
   std::unique_ptr<rocksdb::DB> db;
 
   Result<std::optional<std::string>> Get(const std::string& key) const {
@@ -115,11 +118,13 @@ void OverlayDb::Batch::PutNextInode(uint64_t next) {
   impl_->batch.Put(kNextKey, value);
 }
 
-OverlayDb::OverlayDb() : impl_(std::make_unique<Impl>()) {}
+OverlayDb::OverlayDb(Env& env) : impl_(std::make_unique<Impl>(env)) {}
 OverlayDb::~OverlayDb() = default;
 
-Result<std::unique_ptr<OverlayDb>> OverlayDb::Open(const std::string& path, bool create) {
+Result<std::unique_ptr<OverlayDb>> OverlayDb::Open(Env& env, const std::string& path, bool create) {
+  auto overlay_db = std::unique_ptr<OverlayDb>(new OverlayDb(env));
   rocksdb::Options options;
+  options.env = overlay_db->impl_->env.get();
   options.create_if_missing = create;
   options.error_if_exists = create;
   options.write_buffer_size = kWriteBufferBytes;
@@ -132,7 +137,6 @@ Result<std::unique_ptr<OverlayDb>> OverlayDb::Open(const std::string& path, bool
   rocksdb::BlockBasedTableOptions table;
   table.filter_policy.reset(rocksdb::NewBloomFilterPolicy(10, false));  // most lookups ask for what is not there
   options.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
-  auto overlay_db = std::unique_ptr<OverlayDb>(new OverlayDb());
   rocksdb::DB* db = nullptr;
   if (const auto status = rocksdb::DB::Open(options, path, &db); !status.ok()) return FailDb(status, "open " + path);
   overlay_db->impl_->db.reset(db);

@@ -19,6 +19,7 @@
 #include <string_view>
 
 #include "mirfs/inode_record.h"
+#include "store/env.h"
 #include "store/result.h"
 
 namespace mirage {
@@ -53,7 +54,7 @@ class OverlayDb {
     std::unique_ptr<Impl> impl_;
   };
 
-  static Result<std::unique_ptr<OverlayDb>> Open(const std::string& path, bool create);
+  static Result<std::unique_ptr<OverlayDb>> Open(Env& env, const std::string& path, bool create);
   ~OverlayDb();
 
   Status Write(const Batch& batch);        // atomic; ENOSPC, EIO
@@ -73,7 +74,7 @@ class OverlayDb {
   Status VisitBlocks(uint64_t inode, const std::function<bool(uint32_t piece, std::string_view bits)>& visit) const;
 
  private:
-  OverlayDb();
+  explicit OverlayDb(Env& env);
   struct Impl;
   std::unique_ptr<Impl> impl_;
   std::atomic<uint64_t> written_{0}, synced_{0};

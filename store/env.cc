@@ -114,6 +114,11 @@ class PosixEnv final : public Env {
     return {};
   }
 
+  Status Link(const std::string& from, const std::string& to) override {
+    if (::link(from.c_str(), to.c_str()) < 0) return FailErrno(errno, "link " + from + " to " + to);
+    return {};
+  }
+
   Status Unlink(const std::string& path) override {
     if (::unlink(path.c_str()) < 0) return FailErrno(errno, "remove " + path);
     return {};

@@ -1,5 +1,5 @@
 // The only road from the store to the disk: files, directories, syncs, locks. Faults are injected here
-// (tests/testing/fault_env.h); RocksDB is handed the same road. Paths are host paths; errors name them.
+// (tests/testing/fault_env.h); RocksDB is handed the same road (rocksdb_env.h). Paths are host paths; errors name them.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +42,7 @@ class Env {
   virtual ~Env() = default;
   virtual Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) = 0;
   virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  virtual Status Link(const std::string& from, const std::string& to) = 0;  // a hard link; EEXIST is an error
   virtual Status Unlink(const std::string& path) = 0;
   virtual Status MakeDirectory(const std::string& path, unsigned mode) = 0;   // EEXIST is an error
   virtual Status RemoveDirectory(const std::string& path) = 0;                // must be empty

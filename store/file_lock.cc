@@ -3,11 +3,14 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <fstream>
+#include <sstream>
 #include <thread>
 
 namespace mirage {
@@ -27,8 +30,26 @@ Result<std::unique_ptr<File>> OpenLockFile(Env& env, const std::string& path, Lo
   return file;
 }
 
-// What the file says of its holder; empty when nobody that is alive has written there. Those who share a lock write
-// nothing.
+// "PID COMMAND" of a process that holds a lock on the file, by the kernel's list; empty if it is not told there (another PID
+// namespace). For those who share a lock, and so write nothing.
+std::string HolderByKernel(const File& file) {
+  struct stat st;
+  if (::fstat(file.descriptor(), &st) != 0) return {};
+  const std::string wanted = fmt::format("{:02x}:{:02x}:{}", major(st.st_dev), minor(st.st_dev), st.st_ino);
+  std::ifstream locks("/proc/locks");
+  for (std::string line; std::getline(locks, line);) {
+    // "1: FLOCK  ADVISORY  WRITE 4242 fe:01:1234 0 EOF"; one that waits has "->" behind the number.
+    std::istringstream words(line);
+    std::string number, type, advisory, access, pid, inode, command;
+    words >> number >> type >> advisory >> access >> pid >> inode;
+    if (type != "FLOCK" || inode != wanted) continue;
+    std::getline(std::ifstream("/proc/" + pid + "/comm"), command);
+    if (!command.empty()) return pid + " " + command;
+  }
+  return {};
+}
+
+// What the file says of its holder; empty when nobody that is alive has written there.
 std::string HolderWords(const File& file) {
   std::string words;
   if (!file.ReadAt(0, kMaxHolderBytes, &words)) return {};
@@ -60,7 +81,8 @@ Result<FileLock> FileLock::Acquire(Env& env, const std::string& path, LockMode m
     }
     const auto now = Clock::now();
     if (now >= deadline) {
-      const std::string holder = HolderWords(*file);
+      std::string holder = HolderWords(*file);
+      if (holder.empty()) holder = HolderByKernel(*file);
       return Fail(EAGAIN, "{}: locked by {}; waited {:.1f} s, try again when it has ended", path,
                   holder.empty() ? "another process" : "process " + holder, timeout_ms / 1000.0);
     }

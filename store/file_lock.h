@@ -1,5 +1,5 @@
 // flock(2) with a bounded wait. The lock belongs to the open file description, so a dead process holds none.
-// The holder of an exclusive lock writes "PID COMMAND PURPOSE" into the file, and who waits in vain names it.
+// The holder of an exclusive lock writes "PID COMMAND PURPOSE" into the file, and who waits in vain names it; one that shares it is named "PID COMMAND".
 #pragma once
 
 #include <memory>

@@ -224,7 +224,7 @@ Result<Plan> Collector::Look(std::shared_ptr<const Snapshot> snapshot, const std
                              const Compaction* moves) {
   Plan plan;
   plan.snapshot = std::move(snapshot);
-  RowFiles rows(fmt::format("{}/rows-{}-", staging_.path, looks_++));
+  RowFiles rows(library_.env(), fmt::format("{}/rows-{}-", staging_.path, looks_++));
   ASSIGN_OR_RETURN(const auto live, RunMerge::Open(marker_.live().runs()));
   LiveRows live_rows;
   for (const ObjectKind kind : kKinds) TRY(LookAtRows(kind, live.get(), moves, &rows, &plan, &live_rows));
@@ -345,7 +345,7 @@ Result<bool> Collector::Condemn(const Plan& plan, Compaction* moves, std::option
   for (const ObjectId& root : roots) {
     if (!marker_.Has(root)) return false;
   }
-  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library_.path() + "/db"));
+  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library_.env(), library_.path() + "/db"));
   // Rows that came since, even such as no ref names yet, may name what was found dead.
   if (writer->StateToken() != plan.snapshot->database().StateToken()) return false;
   ASSIGN_OR_RETURN(uint64_t generation, writer->Generation());
@@ -366,7 +366,7 @@ Result<bool> Collector::Condemn(const Plan& plan, Compaction* moves, std::option
     TRY(moves->object_packs->MoveTo(library_.packs_path()));
     TRY(library_.env().SyncDirectory(library_.packs_path()));
   }
-  TRY(WriteCollectionRows(files.back(), generation, condemned, levels));
+  TRY(WriteCollectionRows(library_.env(), files.back(), generation, condemned, levels));
   // The record first: without the rows it says nothing that is not so; rows without it would not be looked for.
   TRY(Library::Impl::AppendMoves(library_, *newest, "gc", {}));
   TRY(writer->Ingest(files));
@@ -440,7 +440,7 @@ Status Collector::RemoveStagedPacks() {
 
 Status Collector::CompactDatabase() {
   ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library_, LockMode::kExclusive, "gc, compacting the database"));
-  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library_.path() + "/db"));
+  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library_.env(), library_.path() + "/db"));
   return writer->CompactAll();
 }
 
@@ -485,7 +485,7 @@ Status Collector::DeletePacks(int wait_ms) {
   TRY(env.SyncDirectory(library_.packs_path()));
   Step("deleted");
   ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library_, LockMode::kExclusive, "gc"));
-  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library_.path() + "/db"));
+  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library_.env(), library_.path() + "/db"));
   TRY(writer->ForgetPacks(gone));
   return {};
 }

@@ -6,6 +6,7 @@
 #include <sys/statfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 
@@ -101,6 +102,45 @@ Status RefuseNetworkFilesystem(const std::string& path) {
   }
 }
 
+// `path` and what lies above it, each name safe from a power cut: a library is no safer than its own name.
+Status MakeDirectories(Env& env, const std::string& path) {
+  const std::string parent = path.substr(0, std::max<size_t>(path.rfind('/'), 1));
+  if (const auto above = env.Stat(parent); !above) {
+    if (above.error().code != ENOENT) return tl::make_unexpected(above.error());
+    TRY(MakeDirectories(env, parent));
+  }
+  TRY(env.MakeDirectory(path, 0700));
+  if (const Status synced = env.SyncDirectory(parent); !synced && synced.error().code != EACCES) return synced;
+  return {};
+}
+
+// Empties a directory in which an init was cut short: nothing but what init makes, and nothing in that. Any other
+// directory that is not empty is refused: a library whose FORMAT was lost may lie there.
+Status ClearUnfinished(Env& env, const std::string& path) {
+  ASSIGN_OR_RETURN(const auto names, env.List(path));
+  if (names.empty()) return {};
+  if (std::find(names.begin(), names.end(), "FORMAT") != names.end()) {
+    return Fail(EEXIST, "{}: there is a library already", path);
+  }
+  const auto unfinished = [&](const std::string& name) {
+    const auto below = env.List(path + "/" + name);
+    if (name == "packs" || name == "staging" || name == "overlays") return below && below->empty();
+    if (name == "locks") return below && below->size() <= 1;  // sessions/
+    if (name == "refs.log") {
+      const auto info = env.Stat(path + "/" + name);
+      return info && info->size_bytes <= RefLog::kHeader.size();
+    }
+    return name == "db" || name == "mirage.yaml" || (name.starts_with("mirage.yaml.") && name.ends_with(".tmp")) ||
+           (name.starts_with("FORMAT.") && name.ends_with(".tmp"));
+  };
+  if (!std::all_of(names.begin(), names.end(), unfinished) ||
+      std::find(names.begin(), names.end(), "packs") == names.end()) {
+    return Fail(EEXIST, "{}: not empty; give a new or an empty directory", path);
+  }
+  for (const std::string& name : names) TRY(RemoveTree(env, path + "/" + name));
+  return {};
+}
+
 }  // namespace
 
 std::optional<uint64_t> VersionNumber(std::string_view tag) {
@@ -141,18 +181,19 @@ std::string WhoAmI() {
 Library::Library(std::string path, Env& env) : path_(std::move(path)), env_(env) {}
 Library::~Library() = default;
 
-Status Library::Create(const std::string& path, const CreateOptions& options) {
+Status Library::Create(const std::string& given_path, const CreateOptions& options) {
   Env& env = *options.env;
   std::error_code ec;
-  const bool existed = std::filesystem::exists(path, ec);
+  std::string path = std::filesystem::absolute(given_path, ec).lexically_normal().string();
+  if (ec) return FailErrno(ec.value(), "make " + given_path);
+  if (path.size() > 1 && path.back() == '/') path.pop_back();
+  const auto info = env.Stat(path);
+  if (!info && info.error().code != ENOENT) return tl::make_unexpected(info.error());
+  const bool existed = info.has_value();
   if (existed) {
-    ASSIGN_OR_RETURN(const auto names, env.List(path));
-    if (std::find(names.begin(), names.end(), "FORMAT") != names.end()) {
-      return Fail(EEXIST, "{}: there is a library already", path);
-    }
-    if (!names.empty()) return Fail(EEXIST, "{}: not empty; give a new or an empty directory", path);
-  } else if (std::filesystem::create_directories(path, ec); ec) {
-    return FailErrno(ec.value(), fmt::format("make {}", path));
+    TRY(ClearUnfinished(env, path));
+  } else {
+    TRY(MakeDirectories(env, path));
   }
   const auto fill = [&]() -> Status {
     if (!options.allow_network_filesystem) TRY(RefuseNetworkFilesystem(path));
@@ -160,8 +201,9 @@ Status Library::Create(const std::string& path, const CreateOptions& options) {
     for (const char* name : {"packs", "staging", "overlays", "locks", "locks/sessions"}) {
       TRY(env.MakeDirectory(path + "/" + name, 0700));
     }
+    TRY(env.SyncDirectory(path + "/locks"));
     TRY(RefLog::Create(env, path + "/refs.log"));
-    TRY(MetadataDb::Create(path + "/db"));
+    TRY(MetadataDb::Create(env, path + "/db"));
     TRY(WriteFileAtomically(env, path + "/mirage.yaml", kPolicyText));
     TRY(MakeReserve(env, path));
     TRY(env.SyncDirectory(path));
@@ -175,7 +217,6 @@ Status Library::Create(const std::string& path, const CreateOptions& options) {
   if (!status) {
     if (const auto names = env.List(path)) {
       for (const std::string& name : *names) (void)RemoveTree(env, path + "/" + name);
-      for (const std::string& name : *names) (void)env.Unlink(path + "/" + name);
     }
     if (!existed) (void)env.RemoveDirectory(path);
   }
@@ -276,7 +317,7 @@ Status Library::MoveRefs(const std::string& action, std::vector<RefMove> moves, 
     }
     TRY(Impl::AppendMoves(*this, *newest, action, std::move(moves)));
   }
-  ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, Refresh());
+  (void)Refresh();  // the refs have moved, whether or not this process sees it yet
   return {};
 }
 
@@ -307,7 +348,7 @@ void Library::Impl::Apply(const RefRecord& record, std::map<std::string, std::op
 
 Result<std::shared_ptr<const Snapshot>> Library::Impl::LoadSnapshot(const Library& library) {
   auto snapshot = std::shared_ptr<Snapshot>(new Snapshot());
-  ASSIGN_OR_RETURN(snapshot->db_, MetadataDb::OpenReadOnly(library.path_ + "/db"));
+  ASSIGN_OR_RETURN(snapshot->db_, MetadataDb::OpenReadOnly(library.env_, library.path_ + "/db"));
   ASSIGN_OR_RETURN(snapshot->position_, snapshot->db_->Position());
   ASSIGN_OR_RETURN(snapshot->generation_, snapshot->db_->Generation());
   if (const auto& session = library.impl_->session) {

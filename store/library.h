@@ -173,8 +173,8 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
   const std::string& directory() const;  // private scratch space, removed with the transaction
 
   // Makes the version exist. EAGAIN: the branch is not where `expected_head` says (somebody else was first). EEXIST: the tag is taken.
-  // After an error the transaction is still whole and Publish may be called again with another head; but for ESTALE: what it staged was
-  // collected between an error of the disk and the next attempt.
+  // After these two, and after a wait for the lock in vain (EAGAIN too), the transaction is whole and Publish may be called again,
+  // with another head or tag. Any other error sticks, and the library is as it was.
   Result<Published> Publish(NewVersion version);
   // Bytes this transaction adds to the library (packs, as staged).
   uint64_t staged_bytes() const;

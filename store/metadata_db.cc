@@ -91,10 +91,11 @@ class SilentLogger final : public rocksdb::Logger {
 
 }  // namespace
 
-rocksdb::Options LibraryDbOptions() {
+rocksdb::Options LibraryDbOptions(const RocksDbEnv& env) {
   static const std::shared_ptr<rocksdb::Cache> cache = rocksdb::NewLRUCache(32 << 20);
   static const std::shared_ptr<rocksdb::Logger> silent = std::make_shared<SilentLogger>();
   rocksdb::Options options;
+  options.env = env.get();
   options.max_open_files = -1;
   options.disable_auto_compactions = true;
   options.compression = rocksdb::kLZ4Compression;
@@ -129,6 +130,8 @@ tl::unexpected<Error> FailRocksDb(const rocksdb::Status& status, std::string_vie
 }
 
 struct MetadataDb::Impl {
+  explicit Impl(Env& e) : env(e) {}
+  const RocksDbEnv env;
   std::unique_ptr<rocksdb::DB> db;
 
   Result<std::optional<std::string>> Get(std::string_view key) const {
@@ -158,8 +161,9 @@ struct MetadataDb::Impl {
 MetadataDb::MetadataDb(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 MetadataDb::~MetadataDb() = default;
 
-Status MetadataDb::Create(const std::string& path) {
-  rocksdb::Options options = LibraryDbOptions();
+Status MetadataDb::Create(Env& env, const std::string& path) {
+  const RocksDbEnv road(env);
+  rocksdb::Options options = LibraryDbOptions(road);
   options.create_if_missing = true;
   options.error_if_exists = true;
   rocksdb::DB* raw = nullptr;
@@ -179,11 +183,11 @@ Status MetadataDb::Create(const std::string& path) {
   return {};
 }
 
-Result<std::unique_ptr<MetadataDb>> MetadataDb::OpenReadOnly(const std::string& path) {
+Result<std::unique_ptr<MetadataDb>> MetadataDb::OpenReadOnly(Env& env, const std::string& path) {
+  auto impl = std::make_unique<Impl>(env);
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(LibraryDbOptions(), path, &raw);
+  const rocksdb::Status status = rocksdb::DB::OpenForReadOnly(LibraryDbOptions(impl->env), path, &raw);
   if (!status.ok()) return FailRocksDb(status, "open");
-  auto impl = std::make_unique<Impl>();
   impl->db.reset(raw);
   return std::unique_ptr<MetadataDb>(new MetadataDb(std::move(impl)));
 }
@@ -311,17 +315,19 @@ MetadataDb::Shape MetadataDb::shape() const {
 }
 
 struct MetadataWriter::Impl {
+  explicit Impl(Env& e) : env(e) {}
+  const RocksDbEnv env;
   std::unique_ptr<rocksdb::DB> db;
 };
 
-MetadataWriter::MetadataWriter() : impl_(std::make_unique<Impl>()) {}
+MetadataWriter::MetadataWriter(Env& env) : impl_(std::make_unique<Impl>(env)) {}
 MetadataWriter::~MetadataWriter() = default;
 
-Result<std::unique_ptr<MetadataWriter>> MetadataWriter::Open(const std::string& path) {
+Result<std::unique_ptr<MetadataWriter>> MetadataWriter::Open(Env& env, const std::string& path) {
+  auto writer = std::unique_ptr<MetadataWriter>(new MetadataWriter(env));
   rocksdb::DB* raw = nullptr;
-  const rocksdb::Status status = rocksdb::DB::Open(LibraryDbOptions(), path, &raw);
+  const rocksdb::Status status = rocksdb::DB::Open(LibraryDbOptions(writer->impl_->env), path, &raw);
   if (!status.ok()) return FailRocksDb(status, "open for writing");
-  auto writer = std::unique_ptr<MetadataWriter>(new MetadataWriter());
   writer->impl_->db.reset(raw);
   return writer;
 }
@@ -391,7 +397,7 @@ Status MetadataWriter::CompactAll() {
   return {};
 }
 
-Status WriteCollectionRows(const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
+Status WriteCollectionRows(Env& env, const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
                            const std::map<PackNumber, int>& levels) {
   std::string number;
   PutU64(&number, generation);
@@ -400,7 +406,8 @@ Status WriteCollectionRows(const std::string& path, uint64_t generation, const s
   for (const auto& [pack, level] : levels) {
     rows.emplace(PackKey(kLevelPrefix, pack), std::string(1, static_cast<char>(level)));
   }
-  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), LibraryDbOptions());
+  const RocksDbEnv road(env);
+  rocksdb::SstFileWriter writer(rocksdb::EnvOptions(), LibraryDbOptions(road));
   rocksdb::Status status = writer.Open(path);
   for (auto row = rows.begin(); status.ok() && row != rows.end(); ++row) status = writer.Put(row->first, row->second);
   if (status.ok()) status = writer.Finish();

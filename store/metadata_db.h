@@ -1,7 +1,7 @@
 // Typed access to the library's RocksDB. It is a cache with an order: everything in it can be rebuilt from packs and
 // refs.log. One process writes, and only for the moment of a publish; readers open a read-only instance and swap it for
 // a new one to see more. Keys and values: FORMAT.md, "RocksDB". The only files that include RocksDB: metadata_db.cc,
-// sorted_runs.cc (and the overlay's own database in mirfs/).
+// sorted_runs.cc, rocksdb_env.cc (and the overlay's own database in mirfs/). All of it goes the way of `env`.
 //
 // Who opens holds locks/publish: shared for ReadOnly::Open (for the moment of opening alone: with max_open_files=-1 every
 // file stays open, so that unlinked files stay readable), exclusive for as long as a MetadataWriter lives.
@@ -39,8 +39,8 @@ struct LogPosition {
 
 class MetadataDb {
  public:
-  static Status Create(const std::string& path);
-  static Result<std::unique_ptr<MetadataDb>> OpenReadOnly(const std::string& path);
+  static Status Create(Env& env, const std::string& path);
+  static Result<std::unique_ptr<MetadataDb>> OpenReadOnly(Env& env, const std::string& path);
   ~MetadataDb();
 
   // Thread-safe, lock-free.
@@ -74,7 +74,7 @@ class MetadataDb {
 // The short exclusive writer. Automatic compaction is off: it would start at every open and be thrown away at the close.
 class MetadataWriter {
  public:
-  static Result<std::unique_ptr<MetadataWriter>> Open(const std::string& path);
+  static Result<std::unique_ptr<MetadataWriter>> Open(Env& env, const std::string& path);
   ~MetadataWriter();
   // Takes over SST files (moved into the database; durable when it returns).
   Status Ingest(const std::vector<std::string>& sst_paths);
@@ -91,7 +91,7 @@ class MetadataWriter {
   Result<bool> CompactPiece();
 
  private:
-  MetadataWriter();
+  explicit MetadataWriter(Env& env);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
@@ -99,7 +99,7 @@ class MetadataWriter {
 // Rows and deletions in ascending order of kind and id, as SST files for one Ingest.
 class RowFiles {
  public:
-  explicit RowFiles(std::string prefix);
+  RowFiles(Env& env, std::string prefix);
   ~RowFiles();
   Status Put(ObjectKind kind, const ObjectId& id, std::string_view value);
   Status Delete(ObjectKind kind, const ObjectId& id);
@@ -110,7 +110,7 @@ class RowFiles {
   std::unique_ptr<Impl> impl_;
 };
 // What a collection says of itself, as one SST file: the generation, and in it the packs condemned, and the hints of PackLevels.
-Status WriteCollectionRows(const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
+Status WriteCollectionRows(Env& env, const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
                            const std::map<PackNumber, int>& levels);
 
 // Objects and locations of a transaction: in memory, spilled to sorted files when they grow, written out at the end as

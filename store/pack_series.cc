@@ -30,4 +30,8 @@ Status PackSeries::MoveTo(const std::string& packs_directory) {
   return {};
 }
 
+void PackSeries::TakeBack(const std::string& packs_directory) {
+  for (size_t i = 0; i < moved_; ++i) (void)env_.Unlink(packs_directory + "/" + PackFileName(sealed_[i]));
+}
+
 }  // namespace mirage

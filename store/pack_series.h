@@ -17,6 +17,7 @@ class PackSeries {
   Status Seal();                                          // what was appended so far is durable; the next block begins a pack
   // Sealed packs that were not moved yet go to `packs_directory`; sync that directory then.
   Status MoveTo(const std::string& packs_directory);
+  void TakeBack(const std::string& packs_directory);  // removes what was moved there; nothing may name it
   const std::vector<PackNumber>& sealed() const { return sealed_; }
   uint64_t bytes() const { return sealed_bytes_ + (writer_ ? writer_->size_bytes() : 0); }
 

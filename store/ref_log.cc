@@ -6,7 +6,6 @@
 namespace mirage {
 namespace {
 
-constexpr std::string_view kHeader = "mirage refs 1\n";
 constexpr uint64_t kMaxLineBytes = 1 << 20;
 constexpr size_t kReadBytes = 1 << 20;
 
@@ -215,6 +214,11 @@ Result<LogPosition> RefLog::Append(const LogPosition& at, const RefRecord& recor
   }
   next.offset += line.size();
   return next;
+}
+
+Status RefLog::Sync() {
+  ASSIGN_OR_RETURN(const auto file, env_.Open(path_, OpenMode::kReadWrite));
+  return file->Sync();
 }
 
 Result<uint64_t> RefLog::SizeBytes() const {

@@ -33,6 +33,7 @@ Result<RefRecord> DecodeRefRecord(std::string_view line, const ObjectId& chain, 
 
 class RefLog {
  public:
+  static constexpr std::string_view kHeader = "mirage refs 1\n";
   RefLog(Env& env, std::string path) : env_(env), path_(std::move(path)) {}
   static Status Create(Env& env, const std::string& path);
   // Records behind `from`, in order; returns the position behind the last valid one. Readers call it under the shared
@@ -40,6 +41,8 @@ class RefLog {
   Result<LogPosition> Replay(const LogPosition& from, const std::function<Status(const RefRecord&)>& visit) const;
   // Under the exclusive lock: cuts an uncommitted tail behind `at`, appends and syncs. The commit point.
   Result<LogPosition> Append(const LogPosition& at, const RefRecord& record);
+  // Whatever records it holds are safe: also those of a writer that died between writing and syncing.
+  Status Sync();
   Result<uint64_t> SizeBytes() const;  // what a watcher compares
   const std::string& path() const { return path_; }
 

@@ -5,10 +5,12 @@
 #include <rocksdb/status.h>
 
 #include "store/result.h"
+#include "store/rocksdb_env.h"
 
 namespace mirage {
 
-rocksdb::Options LibraryDbOptions();  // one block cache a process; automatic compaction off; no info log
+// One block cache a process; automatic compaction off; no info log. `env` outlives what is opened with them.
+rocksdb::Options LibraryDbOptions(const RocksDbEnv& env);
 tl::unexpected<Error> FailRocksDb(const rocksdb::Status& status, std::string_view doing);
 
 }  // namespace mirage

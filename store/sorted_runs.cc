@@ -22,7 +22,7 @@ std::string Key(ObjectKind kind, const ObjectId& id) {
 // Writes ascending pairs into SST files of bounded size.
 class SstSeries {
  public:
-  explicit SstSeries(std::string prefix) : prefix_(std::move(prefix)) {}
+  SstSeries(const RocksDbEnv& env, std::string prefix) : env_(env), prefix_(std::move(prefix)) {}
   Status Put(const rocksdb::Slice& key, const rocksdb::Slice& value) {
     TRY(OpenNext());
     if (const auto status = writer_->Put(key, value); !status.ok()) return FailRocksDb(status, "stage index");
@@ -48,11 +48,12 @@ class SstSeries {
     if (writer_ && writer_->FileSize() >= kSstBytes) TRY(Close());
     if (writer_) return {};
     paths_.push_back(fmt::format("{}{}.sst", prefix_, paths_.size()));
-    writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), LibraryDbOptions());
+    writer_ = std::make_unique<rocksdb::SstFileWriter>(rocksdb::EnvOptions(), LibraryDbOptions(env_));
     if (const auto status = writer_->Open(paths_.back()); !status.ok()) return FailRocksDb(status, "stage index");
     return {};
   }
 
+  const RocksDbEnv& env_;
   std::string prefix_;
   std::vector<std::string> paths_;
   std::unique_ptr<rocksdb::SstFileWriter> writer_;
@@ -66,7 +67,7 @@ struct Run {
 
 struct SortedRuns::Impl {
   Impl(Env& e, std::string d, size_t m) : env(e), directory(std::move(d)), memory_bytes(m) {}
-  Env& env;
+  const RocksDbEnv env;
   std::string directory;
   size_t memory_bytes;
   size_t used_bytes = 0;
@@ -75,12 +76,12 @@ struct SortedRuns::Impl {
   bool finished = false;
 
   Status Spill() {
-    SstSeries series(fmt::format("{}/spill-{}-", directory, spills.size()));
+    SstSeries series(env, fmt::format("{}/spill-{}-", directory, spills.size()));
     for (const auto& [key, value] : pairs) TRY(series.Put(key, value));
     TRY(series.Close());
     spills.emplace_back();
     for (const std::string& path : series.paths()) {
-      auto reader = std::make_unique<rocksdb::SstFileReader>(LibraryDbOptions());
+      auto reader = std::make_unique<rocksdb::SstFileReader>(LibraryDbOptions(env));
       if (const auto status = reader->Open(path); !status.ok()) return FailRocksDb(status, "stage index");
       spills.back().push_back(Run{std::move(reader)});
     }
@@ -140,10 +141,11 @@ Status SortedRuns::ForEach(
 }
 
 struct RowFiles::Impl {
-  explicit Impl(std::string prefix) : series(std::move(prefix)) {}
+  Impl(Env& e, std::string prefix) : env(e), series(env, std::move(prefix)) {}
+  const RocksDbEnv env;
   SstSeries series;
 };
-RowFiles::RowFiles(std::string prefix) : impl_(std::make_unique<Impl>(std::move(prefix))) {}
+RowFiles::RowFiles(Env& env, std::string prefix) : impl_(std::make_unique<Impl>(env, std::move(prefix))) {}
 RowFiles::~RowFiles() = default;
 Status RowFiles::Put(ObjectKind kind, const ObjectId& id, std::string_view value) {
   return impl_->series.Put(Key(kind, id), rocksdb::Slice(value.data(), value.size()));
@@ -155,7 +157,7 @@ Result<std::vector<std::string>> RowFiles::Finish() {
 }
 
 Result<std::vector<std::string>> SortedRuns::Finish() {
-  SstSeries series(impl_->directory + "/index-");
+  SstSeries series(impl_->env, impl_->directory + "/index-");
   if (impl_->spills.empty()) {
     for (const auto& [key, value] : impl_->pairs) TRY(series.Put(key, value));
     TRY(series.Close());

@@ -26,7 +26,6 @@ struct Transaction::Impl final : ContentWriter::Sink {
         directory(std::move(d)),
         chunk_packs(library->env(), directory, library->format().uuid),
         object_packs(library->env(), directory, library->format().uuid),
-        runs(NewRuns()),
         generation(base->generation()) {}
 
   std::shared_ptr<Library> library;
@@ -45,12 +44,14 @@ struct Transaction::Impl final : ContentWriter::Sink {
   std::vector<std::string> ssts;                           // finished, not yet ingested
   // The generation in which all that the staged objects name was there for certain.
   uint64_t generation = 0;
-  std::optional<uint64_t> moved_in;  // generation in which an attempt to publish failed after packs had been moved
+  bool named = false;          // RocksDB may name the moved packs: they stay where they are
+  std::optional<Error> error;  // the first of writing what is staged; it sticks
 
-  std::unique_ptr<SortedRuns> NewRuns() {
+  Status NewRuns() {
     const std::string path = fmt::format("{}/runs-{}", directory, run_number++);
-    (void)library->env().MakeDirectory(path, 0700);
-    return std::make_unique<SortedRuns>(library->env(), path, kIndexMemoryBytes);
+    TRY(library->env().MakeDirectory(path, 0700));
+    runs = std::make_unique<SortedRuns>(library->env(), path, kIndexMemoryBytes);
+    return {};
   }
 
   Result<std::optional<std::string>> GetStaged(ObjectKind kind, const ObjectId& id) const {
@@ -126,8 +127,15 @@ struct Transaction::Impl final : ContentWriter::Sink {
     return {};
   }
 
-  // Everything staged so far becomes durable under its staged names.
+  // Everything staged so far becomes durable under its staged names. After an error it never does: a sync that failed
+  // may have dropped what it had to write, and the next one would report success.
   Status Seal() {
+    if (error) return tl::make_unexpected(*error);
+    const Status status = TrySeal();
+    if (!status) error = status.error();
+    return status;
+  }
+  Status TrySeal() {
     TRY(contents->Flush());
     const std::lock_guard guard(mutex);
     TRY(WriteObjectBlock());
@@ -137,32 +145,47 @@ struct Transaction::Impl final : ContentWriter::Sink {
     ASSIGN_OR_RETURN(const auto paths, runs->Finish());
     ssts.insert(ssts.end(), paths.begin(), paths.end());
     finished_runs.push_back(std::move(runs));
-    runs = NewRuns();
-    return {};
+    return NewRuns();
   }
 
-  // Under the exclusive lock: everything staged becomes part of the library, and the refs move.
+  // Under the exclusive lock: everything staged becomes part of the library, and the refs move. Errors stick, as Seal's do:
+  // what RocksDB has taken over by then no ref names, and a collection may remove it.
   Status Apply(const Snapshot& newest, std::vector<RefMove> moves) {
-    moved_in = newest.generation();
-    TRY(RenamePacks());
-    // Opening for writing alone costs milliseconds, and so does a new reader; a publish of nothing new needs neither.
-    const auto& tail = Library::Impl::Tail(newest);
-    if (!ssts.empty() || tail.size() >= kCatchUpRecords) {
-      ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(library->path() + "/db"));
-      TRY(writer->Ingest(ssts));
-      ssts.clear();
-      if (tail.size() >= kCatchUpRecords) {
-        TRY(writer->CatchUp(tail, Library::Impl::TailHighest(newest), newest.position()));
-      }
-    }
-    TRY(Library::Impl::AppendMoves(*library, newest, purpose, std::move(moves)));
-    moved_in.reset();
-    return {};
+    const Status status = TryApply(newest, std::move(moves));
+    if (!status) error = status.error();
+    return status;
   }
-  Status RenamePacks() {
+  Status TryApply(const Snapshot& newest, std::vector<RefMove> moves) {
+    // Opening for writing alone costs milliseconds, and so does a new reader; a publish of nothing new needs neither. It
+    // comes first, for it is what fails on a full disk.
+    const auto& tail = Library::Impl::Tail(newest);
+    const bool catch_up = tail.size() >= kCatchUpRecords;
+    std::unique_ptr<MetadataWriter> writer;
+    if (!ssts.empty() || catch_up) {
+      ASSIGN_OR_RETURN(writer, MetadataWriter::Open(library->env(), library->path() + "/db"));
+    }
     TRY(chunk_packs.MoveTo(library->packs_path()));
     TRY(object_packs.MoveTo(library->packs_path()));
-    return library->env().SyncDirectory(library->packs_path());
+    TRY(library->env().SyncDirectory(library->packs_path()));
+    named = true;  // whatever Ingest says: an error of its last sync leaves open what is on the disk
+    if (writer) {
+      TRY(writer->Ingest(ssts));
+      ssts.clear();
+    }
+    if (catch_up) {
+      // The last record's writer may have died before it synced it; RocksDB must not know more than refs.log.
+      TRY(RefLog(library->env(), library->path() + "/refs.log").Sync());
+      TRY(writer->CatchUp(tail, Library::Impl::TailHighest(newest), newest.position()));
+    }
+    writer.reset();
+    return Library::Impl::AppendMoves(*library, newest, purpose, std::move(moves));
+  }
+
+  // Packs that no index names, of a publish that failed: on a full disk they are the room that is missing.
+  void TakeBackPacks() {
+    if (named) return;
+    chunk_packs.TakeBack(library->packs_path());
+    object_packs.TakeBack(library->packs_path());
   }
 
   // Whether the transaction, or `newest`, has the row.
@@ -268,6 +291,7 @@ Transaction::Transaction() = default;
 Transaction::~Transaction() {
   if (!impl_) return;
   impl_->contents.reset();
+  impl_->TakeBackPacks();
   (void)RemoveTree(impl_->library->env(), impl_->directory);
 }
 
@@ -278,6 +302,7 @@ Result<std::unique_ptr<Transaction>> Library::Begin(std::string purpose) {
   transaction->impl_ = std::make_unique<Transaction::Impl>(shared_from_this(), staging.path);
   Transaction::Impl& impl = *transaction->impl_;
   impl.lock.emplace(std::move(staging.lock));
+  TRY(impl.NewRuns());
   impl.purpose = std::move(purpose);
   ContentWriter::Options options;
   options.queue_bytes = kQueueBytes;
@@ -359,10 +384,6 @@ Result<Published> Transaction::Publish(NewVersion version) {
         return Fail(EEXIST, "tag {}/{}: taken, by {}; give another tag, or none for the next vN", branch, published.tag,
                     taken->manifest.Hex().substr(0, 12));
       }
-      if (impl_->moved_in && *impl_->moved_in != newest->generation()) {
-        return Fail(ESTALE, "what was staged was collected after the attempt before had failed; begin the {} again",
-                    impl_->purpose);
-      }
       if (newest->generation() == impl_->generation) {
         TRY(impl_->Apply(*newest, {{branch, head ? head->manifest : ObjectId(), manifest},
                                    {branch + "/" + published.tag, ObjectId(), manifest}}));
@@ -377,12 +398,12 @@ Result<Published> Transaction::Publish(NewVersion version) {
     TRY(impl_->Seal());
     impl_->generation = collected->generation();
   }
-  ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, library.Refresh());
+  (void)library.Refresh();  // the version exists, whether or not this process sees it yet
 
   // Compaction is due now and then; bounded, in a turn of its own, and nobody's publish fails for it.
   if (library.snapshot()->database().shape().level0_files >= kLevel0Due) {
     if (auto lock = Library::Impl::LockPublish(library, LockMode::kExclusive, "compacting the database")) {
-      if (auto writer = MetadataWriter::Open(library.path() + "/db")) (void)(*writer)->CompactPiece();
+      if (auto writer = MetadataWriter::Open(library.env(), library.path() + "/db")) (void)(*writer)->CompactPiece();
     }
   }
   return published;

@@ -28,6 +28,38 @@ inline void Must(Status status) {
   }
 }
 
+// Publishes a flat version {name: content} on `branch` of `library`; "" as the tag: the next vN.
+inline Result<Published> PublishFiles(const std::shared_ptr<Library>& library, const std::string& branch,
+                                      const std::map<std::string, std::string>& files, const std::string& tag = "") {
+  std::map<std::string, Entry> entries;  // outlives the transaction, whose threads fill it
+  ASSIGN_OR_RETURN(const auto transaction, library->Begin("import"));
+  for (const auto& [name, bytes] : files) {
+    Entry& entry = entries[name];
+    entry.mode = 0644;
+    TRY(transaction->contents().Put(bytes, [&entry](const ObjectId& id, uint64_t size) {
+      entry.id = id;
+      entry.size = size;
+    }));
+  }
+  TRY(transaction->contents().Flush());
+  TreeWriter tree(*transaction);
+  Entry root;
+  root.type = FileType::kDirectory;
+  root.mode = 0755;
+  TRY(tree.Add("", root));
+  for (const auto& [name, entry] : entries) TRY(tree.Add(name, entry));
+  NewVersion version;
+  ASSIGN_OR_RETURN(version.manifest.root, tree.Finish());
+  version.manifest.branch = branch;
+  version.tag = tag;
+  ASSIGN_OR_RETURN(const auto head, library->snapshot()->Branch(branch));
+  if (head) {
+    version.expected_head = head->manifest;
+    version.manifest.parents = {head->manifest};
+  }
+  return transaction->Publish(std::move(version));
+}
+
 class LibraryTest : public ::testing::Test {
  protected:
   LibraryTest() {
@@ -36,36 +68,9 @@ class LibraryTest : public ::testing::Test {
   }
   std::string path() const { return directory_ / "library"; }
 
-  // Publishes a flat version {name: content} on `branch` of `library`; "" as the tag: the next vN.
   static Result<Published> Publish(const std::shared_ptr<Library>& library, const std::string& branch,
                                    const std::map<std::string, std::string>& files, const std::string& tag = "") {
-    ASSIGN_OR_RETURN(const auto transaction, library->Begin("import"));
-    std::map<std::string, Entry> entries;
-    for (const auto& [name, bytes] : files) {
-      Entry& entry = entries[name];
-      entry.mode = 0644;
-      TRY(transaction->contents().Put(bytes, [&entry](const ObjectId& id, uint64_t size) {
-        entry.id = id;
-        entry.size = size;
-      }));
-    }
-    TRY(transaction->contents().Flush());
-    TreeWriter tree(*transaction);
-    Entry root;
-    root.type = FileType::kDirectory;
-    root.mode = 0755;
-    TRY(tree.Add("", root));
-    for (const auto& [name, entry] : entries) TRY(tree.Add(name, entry));
-    NewVersion version;
-    ASSIGN_OR_RETURN(version.manifest.root, tree.Finish());
-    version.manifest.branch = branch;
-    version.tag = tag;
-    ASSIGN_OR_RETURN(const auto head, library->snapshot()->Branch(branch));
-    if (head) {
-      version.expected_head = head->manifest;
-      version.manifest.parents = {head->manifest};
-    }
-    return transaction->Publish(std::move(version));
+    return PublishFiles(library, branch, files, tag);
   }
 
   TemporaryDirectory directory_;
