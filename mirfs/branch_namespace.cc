@@ -53,9 +53,12 @@ Result<bool> BranchFs::LowerHas(const Node& directory, std::string_view name) co
 
 Result<NodeAttributes> BranchFs::Lookup(NodeId parent, std::string_view name) {
   ASSIGN_OR_RETURN(const auto directory, GetDirectory(parent));
-  if (name.size() > kMaxNameBytes) return Fail(ENAMETOOLONG, "name of {} bytes", name.size());
   const std::shared_lock lock(namespace_);
-  ASSIGN_OR_RETURN(const auto found, Find(*directory, name));
+  std::optional<Found> found;
+  if (name.size() <= kMaxNameBytes) {  // an image may hold longer names than can be made
+    ASSIGN_OR_RETURN(found, Find(*directory, name));
+  }
+  if (!found && name.size() > kMaxNewName) return Fail(ENAMETOOLONG, "name of {} bytes", name.size());
   if (!found) return Fail(ENOENT, "{}: no such name", name);
   ASSIGN_OR_RETURN(const auto node, NodeOf(*directory, name, *found));
   return Enter(*node);

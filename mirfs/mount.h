@@ -18,6 +18,7 @@ struct MountArguments {
   bool foreground = false;
   std::string edit_branch, resume_id;  // at most one; both empty: all versions, read-only
   std::string message, tag;            // for the commit
+  bool detached = false;               // no commit at the unmount
   bool allow_other = false, default_permissions = false;
   bool system = false;        // an edit mount by root with set-id programs and device nodes that work
   size_t cache_bytes = 0;     // 0: the library's policy

@@ -18,6 +18,7 @@ Action DeclareTag(Options& options);
 Action DeclareMount(Options& options);
 Action DeclareUmount(Options& options);
 Action DeclareOverlay(Options& options);
+Action DeclareEnter(Options& options);
 Action DeclareFsck(Options& options);
 Action DeclareStats(Options& options);
 
