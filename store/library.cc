@@ -133,9 +133,7 @@ std::string WhoAmI() {
 }
 
 Library::Library(std::string path, Env& env) : path_(std::move(path)), env_(env) {}
-Library::~Library() {
-  if (impl_ && impl_->session) (void)env_.Unlink(impl_->session_path);
-}
+Library::~Library() = default;
 
 Status Library::Create(const std::string& path, const CreateOptions& options) {
   Env& env = *options.env;
@@ -203,8 +201,8 @@ Result<std::shared_ptr<Library>> Library::Open(const std::string& path, const Op
       options.lock_timeout_ms ? options.lock_timeout_ms : library->policy_.lock_timeout_ms;
   library->impl_->purpose = options.purpose;
   ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*library, LockMode::kShared, "opening the library"));
-  ASSIGN_OR_RETURN(library->impl_->snapshot, Impl::LoadSnapshot(*library));
   TRY(Impl::Register(*library));
+  ASSIGN_OR_RETURN(library->impl_->snapshot, Impl::LoadSnapshot(*library));
   return library;
 }
 
@@ -228,6 +226,33 @@ Result<bool> Library::Refresh() {
   return changed;
 }
 
+Result<VersionLease> Library::Lease(const ObjectId& manifest) {
+  ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*this, LockMode::kShared, "leasing a version"));
+  ASSIGN_OR_RETURN(auto newest, Impl::NewestSnapshot(*this, *snapshot()));
+  TRY(CheckContents(*newest, manifest));
+  if (!impl_->session) return VersionLease(nullptr, manifest);
+  TRY(impl_->session->Lease(manifest));
+  return VersionLease(impl_->session, manifest);
+}
+
+Status CheckContents(const Snapshot& snapshot, const ObjectId& manifest) {
+  const MetadataDb& db = snapshot.database();
+  ASSIGN_OR_RETURN(const auto encoding, db.Get(ObjectKind::kManifest, manifest));
+  if (!encoding) return Fail(ENOENT, "version {}: no such version in the library", manifest.Hex().substr(0, 12));
+  ASSIGN_OR_RETURN(const Manifest version, DecodeManifest(*encoding));
+  // What a collection leaves is whole: a row that is there has all rows it names.
+  for (const auto& [kind, id] : {std::pair(ObjectKind::kTree, version.root.id), {ObjectKind::kXattrs, version.root.xattrs},
+                                 {ObjectKind::kLinks, version.links}, {ObjectKind::kInspection, version.inspection}}) {
+    if (id.IsZero()) continue;
+    ASSIGN_OR_RETURN(const auto row, db.Get(kind, id));
+    if (!row) {
+      return Fail(ENOENT, "version {}: its contents were removed by gc; only its history is left",
+                  manifest.Hex().substr(0, 12));
+    }
+  }
+  return {};
+}
+
 const ObjectReader& Library::objects() const { return impl_->index; }
 const ContentReader& Library::contents() const { return impl_->contents; }
 const MapReader& Library::trees() const { return impl_->trees; }
@@ -237,8 +262,11 @@ ChunkStore& Library::chunks() const { return impl_->chunks; }
 Status Library::MoveRefs(const std::string& action, std::vector<RefMove> moves, const Check& check) {
   {
     ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*this, LockMode::kExclusive, action));
-    ASSIGN_OR_RETURN(const auto newest, Impl::ReplayRefs(*this, *snapshot()));
+    ASSIGN_OR_RETURN(const auto newest, Impl::NewestSnapshot(*this, *snapshot()));
     if (check) TRY(check(*newest));
+    for (const RefMove& move : moves) {
+      if (!move.to.IsZero()) TRY(CheckContents(*newest, move.to));
+    }
     TRY(Impl::AppendMoves(*this, *newest, action, std::move(moves)));
   }
   ASSIGN_OR_RETURN([[maybe_unused]] const bool changed, Refresh());
@@ -274,18 +302,38 @@ Result<std::shared_ptr<const Snapshot>> Library::Impl::LoadSnapshot(const Librar
   auto snapshot = std::shared_ptr<Snapshot>(new Snapshot());
   ASSIGN_OR_RETURN(snapshot->db_, MetadataDb::OpenReadOnly(library.path_ + "/db"));
   ASSIGN_OR_RETURN(snapshot->position_, snapshot->db_->Position());
-  return ReplayRefs(library, *snapshot);
+  ASSIGN_OR_RETURN(snapshot->generation_, snapshot->db_->Generation());
+  if (const auto& session = library.impl_->session) {
+    ASSIGN_OR_RETURN(snapshot->hold_, session->Hold(snapshot->generation_));
+  }
+  return Replay(library, *snapshot, /*fresh=*/true);
+}
+
+Result<std::shared_ptr<const Snapshot>> Library::Impl::NewestSnapshot(const Library& library, const Snapshot& snapshot) {
+  ASSIGN_OR_RETURN(auto newest, ReplayRefs(library, snapshot));
+  if (newest->sequence() == snapshot.sequence() && !newest->collected_since_) return newest;
+  return LoadSnapshot(library);
 }
 
 Result<std::shared_ptr<const Snapshot>> Library::Impl::ReplayRefs(const Library& library, const Snapshot& snapshot) {
+  return Replay(library, snapshot, /*fresh=*/false);
+}
+
+Result<std::shared_ptr<const Snapshot>> Library::Impl::Replay(const Library& library, const Snapshot& snapshot,
+                                                              bool fresh) {
   auto next = std::shared_ptr<Snapshot>(new Snapshot());
   next->db_ = snapshot.db_;
+  next->hold_ = snapshot.hold_;
+  next->generation_ = snapshot.generation_;
+  next->collected_since_ = snapshot.collected_since_;
   next->tail_ = snapshot.tail_;
   next->tail_highest_ = snapshot.tail_highest_;
   std::map<std::string, uint64_t> highest;
   const RefLog log(library.env_, library.path_ + "/refs.log");
   ASSIGN_OR_RETURN(next->position_, log.Replay(snapshot.position_, [&](const RefRecord& record) -> Status {
     Apply(record, &next->tail_, &highest);
+    // A record that moves nothing tells of a collection.
+    if (record.moves.empty() && !fresh) next->collected_since_ = true;
     return {};
   }));
   for (const auto& [branch, number] : highest) {
@@ -296,27 +344,11 @@ Result<std::shared_ptr<const Snapshot>> Library::Impl::ReplayRefs(const Library&
 }
 
 Status Library::Impl::Register(Library& library) {
-  const std::string path = library.path_ + "/locks/sessions/" + RandomHex(8);
-  auto lock = FileLock::Acquire(library.env_, path, LockMode::kExclusive, 0, library.impl_->purpose);
-  if (!lock) {
-    // Where nothing can be written, nothing can be collected either.
-    if (lock.error().code == EROFS) return {};
-    return tl::make_unexpected(lock.error());
-  }
-  library.impl_->session_path = path;
-  library.impl_->session.emplace(std::move(*lock));
+  auto session = LibrarySession::Register(library.env_, SessionsPath(library), library.impl_->purpose);
+  if (!session && session.error().code == EROFS) return {};
+  if (!session) return tl::make_unexpected(std::move(session).error());
+  library.impl_->session = std::move(*session);
   return {};
-}
-
-void Library::Impl::SweepSessions(const Library& library) {
-  const std::string directory = library.path_ + "/locks/sessions/";
-  const auto names = library.env_.List(directory);
-  if (!names) return;
-  for (const std::string& name : *names) {
-    if (FileLock::Acquire(library.env_, directory + name, LockMode::kExclusive, 0, "sweeping")) {
-      (void)library.env_.Unlink(directory + name);
-    }
-  }
 }
 
 Status Library::Impl::AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,

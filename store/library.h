@@ -20,6 +20,7 @@
 #include "store/map_node.h"
 #include "store/metadata_db.h"
 #include "store/ref_log.h"
+#include "store/session.h"
 
 namespace mirage {
 
@@ -51,6 +52,8 @@ class Snapshot final : public ChunkIndex {
   Result<std::optional<Location>> FindChunk(const ObjectId& id) const override;
 
   uint64_t sequence() const { return position_.sequence; }
+  // How often the library had been collected when the database was read. What was condemned later is still seen here.
+  uint64_t generation() const { return generation_; }
   const LogPosition& position() const { return position_; }
   Result<std::optional<Ref>> Branch(const std::string& name) const;
   Result<std::optional<Ref>> Tag(const std::string& branch, const std::string& tag) const;
@@ -65,10 +68,17 @@ class Snapshot final : public ChunkIndex {
   friend class Library;
   Snapshot() = default;
   std::shared_ptr<const MetadataDb> db_;  // shared with snapshots that only replayed more of refs.log
+  std::shared_ptr<const void> hold_;      // keeps the session from saying that it has passed `generation_`
+  uint64_t generation_ = 0;
+  bool collected_since_ = false;          // refs.log tells of a collection that `db_` does not know
   LogPosition position_;
   std::map<std::string, std::optional<Ref>> tail_;  // refs moved behind what the database has; nullopt: deleted
   std::map<std::string, uint64_t> tail_highest_;
 };
+
+// ENOENT, with a sentence that tells which: the library has no such version, or only its manifest: a collection keeps
+// the manifests of all ancestors, but the trees and contents of those alone that a ref, an overlay or a lease names.
+Status CheckContents(const Snapshot& snapshot, const ObjectId& manifest);
 
 class Transaction;
 
@@ -110,9 +120,13 @@ class Library : public std::enable_shared_from_this<Library> {
   Result<std::unique_ptr<Transaction>> Begin(std::string purpose);
 
   // Moves refs that need no new objects, atomically, compare-and-swap on each `from`. EAGAIN: a ref was not where `from`
-  // says. `check`, if given, runs under the lock against the newest state and may refuse.
+  // says. ENOENT: a version that a ref would name was removed by gc. `check`, if given, runs under the lock against the newest state and may refuse.
   using Check = std::function<Status(const Snapshot& newest)>;
   Status MoveRefs(const std::string& action, std::vector<RefMove> moves, const Check& check = {});
+
+  // Keeps the version's contents from every collection while the lease lives, whatever happens to its refs. Costs the
+  // shared publish lock and one empty file. ENOENT: there is no such version, or its contents were removed by gc.
+  Result<VersionLease> Lease(const ObjectId& manifest);
 
   std::string packs_path() const { return path_ + "/packs"; }
   std::string overlays_path() const { return path_ + "/overlays"; }

@@ -42,24 +42,29 @@ struct Library::Impl {
 
   mutable std::mutex mutex;  // guards snapshot
   std::shared_ptr<const Snapshot> snapshot;
-  std::optional<FileLock> session;  // this process is using the library; held for life
-  std::string session_path;
+  std::shared_ptr<LibrarySession> session;  // null where nothing can be written
 
   // The lock of FORMAT.md's publish protocol. The turnstile keeps a stream of readers from starving a writer.
   static Result<FileLock> LockPublish(const Library& library, LockMode mode, std::string_view purpose);
+  static std::string SessionsPath(const Library& library) { return library.path_ + "/locks/sessions"; }
   // Opens the database and replays the rest of refs.log. The caller holds the publish lock.
   static Result<std::shared_ptr<const Snapshot>> LoadSnapshot(const Library& library);
   // `snapshot` with the records behind it applied: its refs are the newest, its objects may be older.
   static Result<std::shared_ptr<const Snapshot>> ReplayRefs(const Library& library, const Snapshot& snapshot);
+  // `fresh`: the database was opened under the lock that is held, so that it knows of every collection.
+  static Result<std::shared_ptr<const Snapshot>> Replay(const Library& library, const Snapshot& snapshot, bool fresh);
   static void Apply(const RefRecord& record, std::map<std::string, std::optional<Ref>>* refs,
                     std::map<std::string, uint64_t>* highest);
+  // The newest refs and the newest objects; opens the database if anything was published since. The caller holds the
+  // publish lock.
+  static Result<std::shared_ptr<const Snapshot>> NewestSnapshot(const Library& library, const Snapshot& snapshot);
   static Status Register(Library& library);
-  // Under the exclusive lock: removes registrations of processes that are gone.
-  static void SweepSessions(const Library& library);
   // Appends a record of `moves` onto `newest`, after compare-and-swap. The caller holds the exclusive lock.
   static Status AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,
                             std::vector<RefMove> moves);
   static const MetadataDb& Database(const Snapshot& snapshot) { return *snapshot.db_; }
+  // Whether there was a collection that the snapshot's database does not know of.
+  static bool IsStale(const Snapshot& snapshot) { return snapshot.collected_since_; }
   static const std::map<std::string, std::optional<Ref>>& Tail(const Snapshot& s) { return s.tail_; }
   static const std::map<std::string, uint64_t>& TailHighest(const Snapshot& s) { return s.tail_highest_; }
 };

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t kLevel1Bytes = 32 << 20;
 constexpr int kLevel0Trigger = 8;
-constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P';
+constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P', kGenerationKey = 'G', kCondemnedPrefix = 'D';
 
 rocksdb::Slice ToSlice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
 std::string_view View(const rocksdb::Slice& slice) { return {slice.data(), slice.size()}; }
@@ -192,6 +192,23 @@ Result<uint64_t> MetadataDb::HighestVersion(const std::string& branch) const {
   if (!value) return uint64_t{0};
   if (value->size() != 8) return Fail(EIO, "library database: a version counter of {} bytes; run fsck", value->size());
   return GetU64(*value);
+}
+
+Result<uint64_t> MetadataDb::Generation() const {
+  ASSIGN_OR_RETURN(const auto value, impl_->Get(std::string_view(&kGenerationKey, 1)));
+  if (!value) return uint64_t{0};
+  if (value->size() != 8) return Fail(EIO, "library database: a generation of {} bytes; run fsck", value->size());
+  return GetU64(*value);
+}
+
+Result<std::map<PackNumber, uint64_t>> MetadataDb::Condemned() const {
+  std::map<PackNumber, uint64_t> packs;
+  TRY(impl_->Scan(std::string(1, kCondemnedPrefix), [&](std::string_view key, std::string_view value) -> Result<bool> {
+    if (key.size() != 9 || value.size() != 8) return Fail(EIO, "library database: a malformed condemned pack; run fsck");
+    packs.emplace(GetU64(key.substr(1)), GetU64(value));
+    return true;
+  }));
+  return packs;
 }
 
 Status MetadataDb::ForEach(ObjectKind kind,

@@ -50,6 +50,8 @@ class MetadataDb {
   // Refs whose name begins with `prefix`, sorted by name.
   Result<std::map<std::string, Ref>> Refs(const std::string& prefix) const;
   Result<uint64_t> HighestVersion(const std::string& branch) const;  // the greatest N of a vN ever given
+  Result<uint64_t> Generation() const;                      // how often the library was collected
+  Result<std::map<PackNumber, uint64_t>> Condemned() const;  // packs that wait for deletion, and since which generation
   Status ForEach(ObjectKind kind, const std::function<Status(const ObjectId&, std::string_view)>& visit) const;
   // Ids that begin with the given hex digits, at most `limit`.
   Result<std::vector<ObjectId>> IdsWithPrefix(ObjectKind kind, std::string_view hex, size_t limit) const;

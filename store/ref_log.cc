@@ -126,6 +126,7 @@ Result<RefRecord> DecodeRefRecord(std::string_view line, const ObjectId& chain, 
   }
   record.who = *who;
   record.action = *action;
+  if (fields[4].empty()) return record;  // of a collection
   for (const std::string_view text : Split(fields[4], ' ')) {
     const auto parts = Split(text, ':');
     if (parts.size() != 3) return bad("has a malformed move");

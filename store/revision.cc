@@ -21,7 +21,7 @@ Result<ObjectId> ResolveId(const Snapshot& snapshot, std::string_view text, std:
     if (c >= 'A' && c <= 'F') c = static_cast<char>(c - 'A' + 'a');
   }
   ASSIGN_OR_RETURN(const auto ids, snapshot.database().IdsWithPrefix(ObjectKind::kManifest, lower, 2));
-  if (ids.empty()) return Fail(ENOENT, "{}: no such version", text);
+  if (ids.empty()) return Fail(ENOENT, "{}: no such version; `mirage log BRANCH` shows their ids", text);
   if (ids.size() > 1) return Fail(EINVAL, "{}: more than one version begins so; give more digits", text);
   return ids.front();
 }
@@ -32,7 +32,7 @@ Result<ObjectId> ResolveName(const Snapshot& snapshot, std::string_view text, st
   version->branch = name.substr(0, slash);
   if (auto good = CheckBranchName(version->branch); !good) return Annotate(std::move(good).error(), text);
   ASSIGN_OR_RETURN(const std::optional<Ref> head, snapshot.Branch(version->branch));
-  if (!head) return Fail(ENOENT, "{}: no such branch", version->branch);
+  if (!head) return Fail(ENOENT, "{}: no such branch; `mirage branch` lists them", version->branch);
   if (slash == std::string_view::npos) return head->manifest;
   version->tag = name.substr(slash + 1);
   if (version->tag == "latest") {  // the same word as under a mount
@@ -41,7 +41,7 @@ Result<ObjectId> ResolveName(const Snapshot& snapshot, std::string_view text, st
   }
   if (auto good = CheckTagName(version->tag); !good) return Annotate(std::move(good).error(), text);
   ASSIGN_OR_RETURN(const std::optional<Ref> tag, snapshot.Tag(version->branch, version->tag));
-  if (!tag) return Fail(ENOENT, "{}/{}: no such tag", version->branch, version->tag);
+  if (!tag) return Fail(ENOENT, "{0}/{1}: no such tag; `mirage tag {0}` lists them", version->branch, version->tag);
   return tag->manifest;
 }
 

@@ -58,7 +58,7 @@ Result<std::map<std::string, Ref>> Snapshot::Tags(const std::string& branch) con
 
 Result<std::string> Snapshot::LatestTag(const std::string& branch) const {
   ASSIGN_OR_RETURN(const auto head, Branch(branch));
-  if (!head) return Fail(ENOENT, "branch {}: no such branch", branch);
+  if (!head) return Fail(ENOENT, "branch {}: no such branch; `mirage branch` lists them", branch);
   ASSIGN_OR_RETURN(const auto tags, Tags(branch));
   const std::pair<const std::string, Ref>* first = nullptr;
   for (const auto& item : tags) {

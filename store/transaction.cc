@@ -231,7 +231,7 @@ Result<Published> Transaction::Publish(NewVersion version) {
   Published published{manifest, branch, version.tag};
   {
     ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library, LockMode::kExclusive, impl_->purpose));
-    Library::Impl::SweepSessions(library);
+    SweepSessions(library.env(), Library::Impl::SessionsPath(library));
     ASSIGN_OR_RETURN(const auto newest, Library::Impl::ReplayRefs(library, *library.snapshot()));
 
     // Whatever can refuse, refuses before anything is moved into the library.

@@ -17,7 +17,7 @@ struct Arguments {
 Status CheckHeadKeepsTag(const Snapshot& newest, const std::string& branch, const std::string& tag,
                          const ObjectId& to) {
   ASSIGN_OR_RETURN(const auto head, newest.Branch(branch));
-  if (!head) return Fail(ENOENT, "{}: no such branch", branch);
+  if (!head) return Fail(ENOENT, "{}: no such branch; `mirage branch` lists them", branch);
   if (to == head->manifest) return {};
   ASSIGN_OR_RETURN(const auto tags, newest.Tags(branch));
   for (const auto& [name, ref] : tags) {

@@ -22,6 +22,15 @@ std::string Output(const std::string& command);
 // `word` in single quotes for bash.
 std::string Quote(std::string_view word);
 
+// What a command and all it started cost.
+struct Cost {
+  double seconds = 0, cpu_seconds = 0;  // wall clock; user and system time of all processes
+  double peak_mib = 0;                  // resident memory of the largest one
+};
+Cost Meter(const std::string& command);  // throws Trouble when it fails
+
+double Median(std::vector<double> values);  // of at least one
+
 struct Side {
   std::function<void()> prepare;  // not timed; may be empty
   std::string command;            // bash; timed from its start to its end
