@@ -60,7 +60,6 @@ class BranchFs final : public Filesystem {
   void ReleaseDirectory(NodeId node, Handle handle) override;
   Result<Handle> Open(NodeId node, int flags) override;
   void Release(NodeId node, Handle handle) override;
-  Status Flush(NodeId node, Handle handle) override;
   Status Sync(NodeId node, Handle handle, bool data_only) override;
   Result<NodeAttributes> Create(NodeId parent, std::string_view name, uint32_t mode, int flags, const Caller& caller,
                                 Handle* handle) override;

@@ -153,8 +153,6 @@ Status BranchFs::Allocate(NodeId id, Handle, int mode, uint64_t offset, uint64_t
   return {};
 }
 
-Status BranchFs::Flush(NodeId, Handle) { return {}; }  // writes were answered by the host already
-
 Status BranchFs::SyncNode(Node& node) {
   UpperFile* file = nullptr;
   {

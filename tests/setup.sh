@@ -13,7 +13,7 @@ esac
 build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev librocksdb-dev libyaml-cpp-dev
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev"
 run="fuse3 qemu-utils $qemu"
-tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git"
+tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync"
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.
 kernel=$(for image in /boot/vmlinuz-*; do
   if [ -r "$image" ] && [ -d "/lib/modules/${image#/boot/vmlinuz-}" ]; then echo "$image"; fi

@@ -96,6 +96,7 @@ Fixture::~Fixture() {
 void Fixture::Clean() const {
   UnmountMirage();
   if (IsMountPoint(edit())) Run(mirage("umount --discard " + Quote(edit())));
+  if (IsMountPoint(scratch() + "-upper/merged")) Run("umount " + Quote(scratch() + "-upper/merged"));  // branch_workloads.cc
   UnmountNative();
   std::filesystem::remove_all(options_.work);
 }

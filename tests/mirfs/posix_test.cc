@@ -354,7 +354,6 @@ void SetIdBits(Log& log) {
       test("truncate", [&] { return truncate(path, 3); });
       test("open O_TRUNC", [&] { return open(path, O_WRONLY | O_TRUNC) < 0 ? -1L : 0L; });
       test("chown", [&] { return chown(path, static_cast<uid_t>(-1), user == 0 ? 0 : user); });
-      test("chown nothing", [&] { return chown(path, static_cast<uid_t>(-1), static_cast<gid_t>(-1)); });
       test("chmod", [&] { return chmod(path, 06711); });
       test("fallocate", [&] { return fallocate(open(path, O_WRONLY), 0, 0, 100); });
     }
