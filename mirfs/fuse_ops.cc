@@ -70,7 +70,7 @@ struct Context {
 };
 
 // Whether the request that this thread serves asks for set-id bits to be cleared: libfuse 3.14 does not hand the flag on.
-thread_local bool t_kill_set_id = false;
+thread_local bool kill_set_id = false;
 
 Context& ContextOf(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
 
@@ -80,8 +80,17 @@ int ReplyCode(const Error& error) {
   return error.code > 0 && error.code < 512 ? error.code : EIO;
 }
 
+// The node of the request this thread is serving: libfuse reads and serves a request on one thread, and what it passes
+// on to a handler does not hold the node.
+thread_local NodeId request_node = 0;
+
+void LogFailure(const Filesystem& fs, std::string_view why) {
+  const std::string where = fs.Describe(request_node, "");
+  syslog(LOG_ERR, "%s: %.*s", where.c_str(), static_cast<int>(why.size()), why.data());
+}
+
 void ReplyError(fuse_req_t req, const Error& error) {
-  if (error.code == EIO) syslog(LOG_ERR, "%s", error.message.c_str());
+  if (ReplyCode(error) == EIO) LogFailure(*ContextOf(req).filesystem, error.message);
   fuse_reply_err(req, ReplyCode(error));
 }
 
@@ -101,7 +110,7 @@ void Guard(Op op, fuse_req_t req, Body&& body) noexcept {
   try {
     body(*context.filesystem);
   } catch (const std::exception& e) {
-    syslog(LOG_ERR, "%s: %s", kOpNames[op], e.what());
+    LogFailure(*context.filesystem, fmt::format("{}: {}", kOpNames[op], e.what()));
     fuse_reply_err(req, EIO);
   }
 }
@@ -193,7 +202,7 @@ Status KillPrivileges(fuse_req_t req, Filesystem& fs, NodeId node) {
   if (auto removed = fs.RemoveXattr(node, "security.capability"); !removed && removed.error().code != ENODATA) {
     return removed;
   }
-  if (!t_kill_set_id) return {};
+  if (!kill_set_id) return {};
   ASSIGN_OR_RETURN(const auto attributes, fs.GetAttributes(node));
   AttributeChange change;
   change.mode = true;
@@ -441,7 +450,7 @@ void Ioctl(fuse_req_t req, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigne
 
 void Fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t length, fuse_file_info* info) {
   Guard(kFallocate, req, [&](Filesystem& fs) {
-    t_kill_set_id = fuse_req_ctx(req)->uid != 0;  // the request has no such flag; whoever has the right is root
+    kill_set_id = fuse_req_ctx(req)->uid != 0;  // the request has no such flag; whoever has the right is root
     if (auto killed = KillPrivileges(req, fs, node); !killed) return ReplyError(req, killed.error());
     ReplyStatus(req, fs.Allocate(node, info->fh, mode, static_cast<uint64_t>(offset), static_cast<uint64_t>(length)));
   });
@@ -498,15 +507,16 @@ Body BodyOf(const void* request, ssize_t size) {
 
 // libfuse before 3.17 leaves two bits out of its reply to INIT. Without PARALLEL_DIROPS, lookups in one directory go one by
 // one; without HANDLE_KILLPRIV_V2, each write(2) asks for security.capability. These two put the bits in: the one sees the
-// request, the other its reply. With the second bit, clearing set-id bits is our work, by a flag of the request; a request
+// request (and keeps its node, for the log), the other its reply. With the second bit, clearing set-id bits is our work, by a flag of the request; a request
 // is served by the thread that read it.
 ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
   const ssize_t got = read(fd, buffer, size);
   if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
   fuse_in_header header;
   std::memcpy(&header, buffer, sizeof header);
+  request_node = header.nodeid;
   auto& context = *static_cast<Context*>(userdata);
-  t_kill_set_id = false;
+  kill_set_id = false;
   switch (header.opcode) {
     case FUSE_INIT:
       context.init_unique = header.unique;
@@ -514,10 +524,10 @@ ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
           !context.read_only && (BodyOf<fuse_init_in>(buffer, got).flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
       break;
     case FUSE_WRITE:
-      t_kill_set_id = (BodyOf<fuse_write_in>(buffer, got).write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+      kill_set_id = (BodyOf<fuse_write_in>(buffer, got).write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
       break;
     case FUSE_SETATTR:
-      t_kill_set_id = (BodyOf<fuse_setattr_in>(buffer, got).valid & FATTR_KILL_SUIDGID) != 0;
+      kill_set_id = (BodyOf<fuse_setattr_in>(buffer, got).valid & FATTR_KILL_SUIDGID) != 0;
       break;
     default:
       break;

@@ -4,11 +4,10 @@ namespace mirage {
 
 bool DirectoryInode::SameVersion(const DirectoryInode& other) const {
   if (!version || !other.version) return version == other.version;
-  return version->manifest == other.version->manifest && version->tag == other.version->tag &&
-         version->branch == other.version->branch;
+  return version->manifest == other.version->manifest && version->place == other.version->place;
 }
 
-NodeId InodeTable::Acquire(NodeId preferred, std::shared_ptr<const Inode> inode) {
+NodeId InodeTable::Acquire(NodeId preferred, std::shared_ptr<const Inode> inode, NodeId parent) {
   Shard& shard = ShardOf(preferred);
   std::lock_guard lock(shard.mutex);
   for (NodeId node = preferred;; node += kShards) {
@@ -20,6 +19,7 @@ NodeId InodeTable::Acquire(NodeId preferred, std::shared_ptr<const Inode> inode)
       continue;
     }
     ++it->second.lookups;
+    it->second.parent = parent;
     return node;
   }
 }
@@ -29,6 +29,13 @@ std::shared_ptr<const Inode> InodeTable::Find(NodeId node) const {
   std::lock_guard lock(shard.mutex);
   auto it = shard.slots.find(node);
   return it == shard.slots.end() ? nullptr : it->second.inode;
+}
+
+NodeId InodeTable::Parent(NodeId node) const {
+  const Shard& shard = ShardOf(node);
+  std::lock_guard lock(shard.mutex);
+  auto it = shard.slots.find(node);
+  return it == shard.slots.end() ? 0 : it->second.parent;
 }
 
 void InodeTable::Release(NodeId node, uint64_t count) {

@@ -18,16 +18,22 @@
 
 namespace mirage {
 
-// Which branch and tag a directory belongs to, shared by all the directories below.
+// Which version a directory belongs to and where that is shown, shared by all the directories below.
 struct MountedVersion {
-  std::string branch, tag;
+  std::string place;  // "debian/v1": no two places of one version are alike
+  std::string name;   // "debian/v1", whatever the place
   ObjectId manifest, links;
-  uint64_t key = 0;  // hash of branch, tag and manifest
+  uint64_t key = 0;  // hash of place and manifest
 };
 
 // What one kernel inode stands for. Files of a version carry no version: equal ones share the record between versions.
 struct Inode {
-  enum class Kind : uint8_t { kRoot, kBranch, kLatest, kDirectory, kLeaf };
+  enum class Kind : uint8_t {
+    kLatest, kLeaf,       // all others are directories
+    kRoot, kBranch,       // follow the refs
+    kDirectory,           // of a version
+    kViews, kById, kRange, kDelta, kDeltaPart,  // below .mirage (version_views.cc)
+  };
   Kind kind = Kind::kLeaf;
   uint32_t link_count = 1;  // leaves: size of the hard-link group
   uint64_t number = 0;      // st_ino
@@ -39,10 +45,9 @@ struct Inode {
     return kind == other.kind && number == other.number && identity == other.identity && entry == other.entry;
   }
 };
-// The root, branch directories and directories of a version.
-struct DirectoryInode final : Inode {
-  std::shared_ptr<const MountedVersion> version;  // kDirectory
-  std::string path;                               // kDirectory: from the version's root, "" for itself; else the branch
+struct DirectoryInode : Inode {
+  std::shared_ptr<const MountedVersion> version;  // kDirectory, kDeltaPart: what is below belongs to it
+  std::string path;  // kDirectory, kDeltaPart: from the version's root, "" for itself; kBranch: its name; kRange, kDelta: "A..B"
   uint64_t parent_number = 0;                     // st_ino of ".."
 
   bool SameObject(const Inode& other) const override {  // equal identities may be of two versions that collide
@@ -57,9 +62,11 @@ struct DirectoryInode final : Inode {
 class InodeTable {
  public:
   // The number for `inode`, `preferred` if it is free or already the same object's; adds one lookup. Never 0 or 1.
-  NodeId Acquire(NodeId preferred, std::shared_ptr<const Inode> inode);
+  // `parent` is remembered: the directory it was last found in.
+  NodeId Acquire(NodeId preferred, std::shared_ptr<const Inode> inode, NodeId parent);
   // Null: not known to the kernel (a handle from before a restart: ESTALE).
   std::shared_ptr<const Inode> Find(NodeId node) const;
+  NodeId Parent(NodeId node) const;  // 0: `node` is not known; the parent itself may be no more
   void Release(NodeId node, uint64_t count);
   // The number the kernel knows `inode` by, with no lookup added; 0: it does not.
   NodeId Known(NodeId preferred, const Inode& inode) const;
@@ -70,6 +77,7 @@ class InodeTable {
   struct Slot {
     std::shared_ptr<const Inode> inode;
     uint64_t lookups = 0;
+    NodeId parent = 0;
   };
   struct Shard {
     mutable std::mutex mutex;

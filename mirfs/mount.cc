@@ -25,94 +25,17 @@
 #include "mirfs/committer.h"
 #include "mirfs/control.h"
 #include "mirfs/fuse_ops.h"
+#include "mirfs/mount_status.h"
 #include "mirfs/overlay.h"
+#include "mirfs/service_manager.h"
 #include "mirfs/versions_fs.h"
 #include "mirfs/watcher.h"
+#include "store/revision.h"
 
 namespace mirage {
 namespace {
 
-constexpr char kUsage[] =
-    "usage: mirfs LIBRARY MOUNTPOINT [-f] [-o OPTION,...]\n"
-    "  all versions, read-only: MOUNTPOINT/BRANCH/TAG/...; or, with -o\n"
-    "  edit=BRANCH      one branch, writable: unmounting makes a version\n"
-    "  resume=OVERLAY   go on with an overlay (`mirage overlay list`)\n"
-    "  message=, tag=   of that version\n"
-    "  detach           unmounting makes none: `mirage overlay commit` does\n"
-    "  system           set-id programs and device nodes work (root's edit mounts)\n"
-    "  allow_other      other users too; the kernel checks modes\n"
-    "  cache=SIZE       for decoded blocks: 256M\n"
-    "  -f               stay in the foreground\n";
 constexpr int kReadAheadKb = 512;
-
-// Splits at commas; a backslash keeps the character behind it.
-std::vector<std::string> SplitOptions(std::string_view text) {
-  std::vector<std::string> options(1);
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 1 < text.size()) {
-      options.back().push_back(text[++i]);
-    } else if (text[i] == ',') {
-      options.emplace_back();
-    } else {
-      options.back().push_back(text[i]);
-    }
-  }
-  std::erase(options, "");
-  return options;
-}
-
-Result<size_t> ParseSize(const std::string& text) {
-  char* end = nullptr;
-  errno = 0;
-  const unsigned long long number = std::strtoull(text.c_str(), &end, 10);
-  const std::string_view unit(end);
-  const int shift = unit.empty() ? 0 : unit == "K" ? 10 : unit == "M" ? 20 : unit == "G" ? 30 : -1;
-  if (errno != 0 || end == text.c_str() || text[0] == '-' || shift < 0 || number > (SIZE_MAX >> shift)) {
-    return Fail(EINVAL, "cache={}: not a size; write 256M", text);
-  }
-  return static_cast<size_t>(number) << shift;
-}
-
-Status ApplyOption(const std::string& option, MountArguments* arguments) {
-  // Words of fstab and mount(8) that say nothing to us. suid and dev are among them: mount.fuse3 adds them unasked, and
-  // what an image holds must not gain power by being mounted; `system` is the way to ask.
-  static constexpr const char* kIgnored[] = {"ro",    "rw",       "suid",   "dev",     "nosuid",  "nodev",
-                                             "auto",  "noauto",   "user",   "users",   "nouser",  "owner",
-                                             "group", "defaults", "nofail", "_netdev", "relatime"};
-  static constexpr const char* kPassed[] = {"exec",       "noexec", "atime", "noatime",
-                                            "nodiratime", "sync",   "async", "dirsync"};
-  auto is = [&](const char* word) { return option == word; };
-  const size_t equals = option.find('=');
-  const std::string key = option.substr(0, equals);
-  const std::string value = equals == option.npos ? "" : option.substr(equals + 1);
-  if (std::ranges::any_of(kIgnored, is) || option.starts_with("x-") || key == "comment") return {};
-  if (std::ranges::any_of(kPassed, is)) {
-    arguments->mount_options += (arguments->mount_options.empty() ? "" : ",") + option;
-  } else if (option == "allow_other") {
-    arguments->allow_other = arguments->default_permissions = true;
-  } else if (option == "default_permissions") {
-    arguments->default_permissions = true;
-  } else if (option == "system") {
-    arguments->system = true;
-  } else if (option == "detach") {
-    arguments->detached = true;
-  } else if (equals == option.npos || value.empty()) {
-    return Fail(EINVAL, "option {}: unknown, or without its value", option);
-  } else if (key == "edit") {
-    arguments->edit_branch = value;
-  } else if (key == "resume") {
-    arguments->resume_id = value;
-  } else if (key == "message") {
-    arguments->message = value;
-  } else if (key == "tag") {
-    arguments->tag = value;
-  } else if (key == "cache") {
-    ASSIGN_OR_RETURN(arguments->cache_bytes, ParseSize(value));
-  } else {
-    return Fail(EINVAL, "option {}: unknown", key);
-  }
-  return {};
-}
 
 Result<std::string> CheckedMountpoint(const std::string& given) {
   std::unique_ptr<char, decltype(&std::free)> resolved(realpath(given.c_str(), nullptr), &std::free);
@@ -259,22 +182,71 @@ Result<dev_t> ServeUntilUnmounted(FuseSession& session, const std::string& mount
     }
     RaiseReadAhead(st.st_dev);
     readiness.Ready();
+    NotifyServiceManager("READY=1");
   });
   const Status served = session.Serve();
   waiter.join();
+  NotifyServiceManager("STOPPING=1");
   TRY(served);
   if (code != 0) return FailErrno(code, mountpoint + ": the mount does not answer");
   return st.st_dev;
+}
+
+// For `mirage mounts`. Null where the library's directory cannot hold the socket: the mount works without.
+std::unique_ptr<MountStatusServer> TellStatus(const Library& library, const FuseSession& session, MountStatus fixed,
+                                              std::function<size_t()> inodes) {
+  fixed.user = WhoAmI();
+  fixed.pid = getpid();
+  fixed.since = time(nullptr);
+  auto server = MountStatusServer::Listen(library, [&library, &session, fixed, inodes] {
+    MountStatus status = fixed;
+    status.memory_bytes = ResidentBytes();
+    status.inodes = inodes();
+    for (const auto& [name, count] : session.Requests()) status.requests += count;
+    const auto cache = library.chunks().statistics();
+    status.cache_hits = cache.hits;
+    status.cache_misses = cache.misses;
+    status.cache_bytes = cache.cached_bytes;
+    return status;
+  });
+  if (server) return std::move(*server);
+  syslog(LOG_WARNING, "%s: `mirage mounts` will not see it: %s", fixed.mountpoint.c_str(),
+         server.error().message.c_str());
+  return nullptr;
+}
+
+Result<VersionsFs::Options> WhatToShow(const Library& library, const MountArguments& arguments) {
+  VersionsFs::Options options;
+  options.uid = arguments.uid;
+  options.gid = arguments.gid;
+  options.branch = arguments.branch;
+  if (!arguments.branch.empty()) {
+    TRY(CheckBranchName(arguments.branch));
+    ASSIGN_OR_RETURN(const auto head, library.snapshot()->Branch(arguments.branch));
+    if (!head) return Fail(ENOENT, "branch={}: no such branch; `mirage branch` lists them", arguments.branch);
+  }
+  if (!arguments.version.empty()) {
+    ASSIGN_OR_RETURN(const Version version, ResolveVersion(*library.snapshot(), arguments.version));
+    options.version = version.id;
+    options.version_name = arguments.version;
+  }
+  return options;
 }
 
 Status RunReadOnly(const MountArguments& arguments, const std::string& mountpoint, const FuseOptions& options,
                    const sigset_t& signals, Readiness& readiness) {
   ASSIGN_OR_RETURN(auto library, Library::Open(arguments.library, {.cache_bytes = arguments.cache_bytes,
                                                                    .purpose = "mount on " + mountpoint}));
-  VersionsFs filesystem(library);
-  ASSIGN_OR_RETURN(const auto session, FuseSession::Mount(filesystem, mountpoint, options));
+  ASSIGN_OR_RETURN(const auto shown, WhatToShow(*library, arguments));
+  ASSIGN_OR_RETURN(const auto filesystem, VersionsFs::Open(library, shown));
+  ASSIGN_OR_RETURN(const auto session, FuseSession::Mount(*filesystem, mountpoint, options));
   const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
-  const Watcher watcher(library, filesystem, *session);
+  const Watcher watcher(library, *filesystem, *session);
+  const std::string shows = !shown.branch.empty() ? "branch " + shown.branch
+                            : shown.version       ? "version " + shown.version_name
+                                                  : "all versions";
+  const auto status = TellStatus(*library, *session, {.mountpoint = mountpoint, .shows = shows},
+                                 [&filesystem] { return filesystem->inode_count(); });
   return ServeUntilUnmounted(*session, mountpoint, readiness).map([](dev_t) {});
 }
 
@@ -406,6 +378,8 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
   const std::string id = overlay->info().id;
   auto serve = [&]() -> Result<UnmountResult> {
     const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
+    auto status = TellStatus(*library, *session, {.mountpoint = mountpoint, .shows = "edit of " + branch},
+                             [] { return size_t{0}; });
     ASSIGN_OR_RETURN(const dev_t device, ServeUntilUnmounted(*session, mountpoint, readiness));
     // A connection that was aborted ends the loop too, with what the kernel held lost: that is a crash, not an unmount.
     const bool aborted = IsMounted(mountpoint, device);
@@ -414,6 +388,7 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
       ending = true;
     }
     TRY(filesystem->Close());
+    status.reset();
     filesystem.reset();
     session.reset();
     if (aborted) {
@@ -438,7 +413,7 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
 
 Status RunMount(const MountArguments& arguments, const sigset_t& signals, Readiness& readiness) {
   ASSIGN_OR_RETURN(const std::string mountpoint, CheckedMountpoint(arguments.mountpoint));
-  const bool edit = !arguments.edit_branch.empty() || !arguments.resume_id.empty();
+  const bool edit = arguments.edit();
   FuseOptions options;
   options.source = arguments.library;
   // Root's edits go by the kernel's checks. Anyone else is root of the tree: owners and modes are the image's, not the
@@ -456,43 +431,9 @@ Status RunMount(const MountArguments& arguments, const sigset_t& signals, Readin
 
 }  // namespace
 
-Result<MountArguments> ParseMountArguments(int argc, const char* const* argv) {
-  MountArguments arguments;
-  std::vector<std::string> words;
-  bool options_end = false;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    if (options_end || word == "-" || !word.starts_with('-')) {
-      words.push_back(word);
-    } else if (word == "--") {
-      options_end = true;
-    } else if (word == "-f") {
-      arguments.foreground = true;
-    } else if (word.starts_with("-o")) {
-      if (word == "-o" && i + 1 == argc) return Fail(EINVAL, "-o: no options behind it");
-      for (const std::string& option : SplitOptions(word == "-o" ? argv[++i] : word.substr(2))) {
-        TRY(ApplyOption(option, &arguments));
-      }
-    } else {
-      return Fail(EINVAL, "{}: unknown", word);
-    }
-  }
-  if (words.size() != 2) return Fail(EINVAL, "LIBRARY and MOUNTPOINT are needed");
-  const bool edit = !arguments.edit_branch.empty();
-  if (edit && !arguments.resume_id.empty()) return Fail(EINVAL, "edit= and resume= exclude each other");
-  if (!edit && (!arguments.message.empty() || !arguments.tag.empty() || arguments.detached))
-    return Fail(EINVAL, "message=, tag= and detach go with edit=");
-  if (arguments.system && ((!edit && arguments.resume_id.empty()) || geteuid() != 0)) {
-    return Fail(EINVAL, "system: only for root's edit mounts");
-  }
-  arguments.library = words[0];
-  arguments.mountpoint = words[1];
-  return arguments;
-}
-
 int RunMirfs(int argc, const char* const* argv) {
   if (argc == 2 && (std::strcmp(argv[1], "--help") == 0 || std::strcmp(argv[1], "-h") == 0)) {
-    std::fputs(kUsage, stdout);
+    std::fputs(kMountUsage, stdout);
     return 0;
   }
   auto arguments = ParseMountArguments(argc, argv);
@@ -500,6 +441,7 @@ int RunMirfs(int argc, const char* const* argv) {
     std::fprintf(stderr, "mirfs: %s; see mirfs --help\n", arguments.error().message.c_str());
     return 2;
   }
+  if (arguments->fake) return 0;
   // Everything that can be relative is resolved before the daemon leaves the directory.
   if (std::unique_ptr<char, decltype(&std::free)> library(realpath(arguments->library.c_str(), nullptr), &std::free);
       library) {

@@ -6,10 +6,16 @@
 #include <mutex>
 #include <unordered_map>
 
+#include "store/block_prefetcher.h"
 #include "store/sharded_cache.h"
 
 namespace mirage {
 namespace {
+
+// What is asked for ahead of a reader in order, compressed: 24 blocks or so. The disk is asked for a window at a time.
+constexpr size_t kAheadBytes = 2 << 20;
+constexpr size_t kWindowBytes = 1 << 20;
+constexpr size_t kBlockHeaderBytes = 32;
 
 struct BlockKey {
   PackNumber pack;
@@ -27,11 +33,18 @@ struct BlockKeyHash {
 
 struct ChunkStore::Impl {
   Impl(Env& e, std::string directory, Options o)
-      : env(e), packs_directory(std::move(directory)), options(o), blocks(o.cache_bytes, kBlockTargetBytes) {}
+      : env(e),
+        packs_directory(std::move(directory)),
+        options(o),
+        blocks(o.cache_bytes, kBlockTargetBytes),
+        prefetcher(std::min(kAheadBytes, o.cache_bytes / 16), kWindowBytes,
+                   std::clamp(std::thread::hardware_concurrency(), 1U, 4U),
+                   [this](PackNumber pack, uint64_t offset, size_t size) { return ReadWindow(pack, offset, size); }) {}
 
   Result<std::shared_ptr<File>> OpenPack(PackNumber number);
   Result<std::shared_ptr<File>> OpenPackFile(PackNumber number);
   Result<std::shared_ptr<const Block>> Load(const Location& location);
+  BlockPrefetcher::Window ReadWindow(PackNumber pack, uint64_t offset, size_t bytes);
 
   Env& env;
   const std::string packs_directory;
@@ -46,6 +59,7 @@ struct ChunkStore::Impl {
   std::list<OpenedPack> used;  // the most recently used first
   std::unordered_map<PackNumber, std::list<OpenedPack>::iterator> opened;
   std::map<PackNumber, std::string> staged;
+  BlockPrefetcher prefetcher;  // last: its threads use what is above
 };
 
 // A staged pack moves to packs/ when its transaction is published.
@@ -93,12 +107,40 @@ Result<std::shared_ptr<const Block>> ChunkStore::Impl::Load(const Location& loca
   return Block::Decode(record, location.pack, location.offset);
 }
 
+// Errors end the run: who reads there meets them and says what they are.
+BlockPrefetcher::Window ChunkStore::Impl::ReadWindow(PackNumber pack, uint64_t offset, size_t bytes) {
+  const auto file = OpenPack(pack);
+  auto window = std::make_shared<std::string>();
+  if (!file || !(*file)->ReadAt(offset, bytes, window.get())) return {.next_offset = offset, .decode = {}};
+  std::vector<std::pair<size_t, size_t>> records;  // place in the window, size
+  size_t end = 0;
+  for (;;) {
+    const auto size =
+        BlockRecordBytes(std::string_view(*window).substr(end, kBlockHeaderBytes), pack, offset + end);
+    if (size && end == 0 && *size > window->size() && window->size() == bytes) {  // one block beyond all measure
+      if (!(*file)->ReadAt(offset, *size, window.get())) break;
+    }
+    if (!size || *size > window->size() - end) break;
+    records.emplace_back(end, *size);
+    end += *size;
+  }
+  return {.next_offset = offset + end, .decode = [this, pack, offset, window, records] {
+            for (const auto& [at, size] : records) {
+              const auto place = static_cast<uint32_t>(offset + at);
+              (void)blocks.GetOrLoad({pack, place}, [&] {
+                return Block::Decode(std::string_view(*window).substr(at, size), pack, place);
+              });
+            }
+          }};
+}
+
 ChunkStore::ChunkStore(Env& env, std::string packs_directory, Options options)
     : impl_(std::make_unique<Impl>(env, std::move(packs_directory), options)) {}
 
 ChunkStore::~ChunkStore() = default;
 
 Result<std::shared_ptr<const Block>> ChunkStore::ReadBlock(const Location& location) const {
+  impl_->prefetcher.Note(location);
   return impl_->blocks.GetOrLoad({location.pack, location.offset}, [&] { return impl_->Load(location); });
 }
 

@@ -7,6 +7,8 @@
 #include <xxhash.h>
 #include <zstd.h>
 
+#include "store/block_prefetcher.h"
+
 namespace mirage {
 namespace {
 
@@ -192,6 +194,10 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
   const bool whole = n == block->bytes_.size();  // an error code is a number beyond any size
   if (!whole) return Fail(EIO, "{}: the frame does not decompress", Where(pack, offset));
   return block;
+}
+
+Result<size_t> BlockRecordBytes(std::string_view header, PackNumber pack, uint64_t offset) {
+  return DecodeBlockHeader(header, pack, offset).map([](const BlockHeader& decoded) { return decoded.record_bytes(); });
 }
 
 std::string_view Block::Bytes(size_t slot) const {

@@ -31,6 +31,7 @@ const std::vector<Verb>& Verbs() {
        "mount every version read-only, or a branch for editing",
        DeclareMount,
        {}},
+      {"mounts", "", "who serves the library where: since when, memory, cache", DeclareMounts, {}},
       {"umount",
        "MOUNTPOINT [-m MSG] [--tag T] [--discard | --commit]",
        "unmount; of an edited branch: commit, print the version",

@@ -16,6 +16,7 @@ Action DeclareDiff(Options& options);
 Action DeclareBranch(Options& options);
 Action DeclareTag(Options& options);
 Action DeclareMount(Options& options);
+Action DeclareMounts(Options& options);
 Action DeclareUmount(Options& options);
 Action DeclareOverlay(Options& options);
 Action DeclareEnter(Options& options);

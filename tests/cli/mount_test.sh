@@ -24,6 +24,11 @@ out_is $'hello\nhello\nmore'
 expect 0 diff -r --no-dereference "$mnt/debian/v2/etc" "$work/source/etc"
 expect_error 1 'busy' "$mirage" mount "$mnt"
 expect_error 2 'read-only mount' "$mirage" umount "$mnt" -m message
+expect 0 "$mirage" mounts
+out_has "^.+ pid [0-9]+ since 2[0-9TZ:.-]+ [0-9.]+ MiB, [0-9]+ requests, [0-9]+ inodes, cache .* on $mnt\$"
+out_has ' all versions on '
+expect 0 "$mirage" --json mounts
+out_has '"shows":"all versions".*"cache_hits":[0-9]+'
 (cd "$mnt/debian/v1" && exec sleep 60) &
 sleeper=$!
 sleep 0.3
@@ -33,9 +38,13 @@ kill "$sleeper"
 { wait "$sleeper"; } 2>/dev/null
 expect 0 "$mirage" umount "$mnt"
 mountpoint -q "$mnt" && fail "still mounted"
+expect 0 "$mirage" mounts
+out_is ''
 
 # one branch, edited
 expect 0 "$mirage" mount --edit debian "$mnt"
+expect 0 "$mirage" mounts
+out_has " edit of debian on $mnt\$"
 echo edited >"$mnt/etc/motd"
 mkdir "$mnt/srv" && echo new >"$mnt/srv/file"
 rm "$mnt/bin/link"
@@ -82,6 +91,8 @@ expect 0 "$mirage" mount --edit debian "$mnt"
 echo survives >"$mnt/survivor"
 sync "$mnt/survivor"
 kill_daemon
+expect 0 "$mirage" mounts
+out_is ''
 expect_error 1 'daemon is dead.*overlay commit' "$mirage" umount "$mnt"
 expect 0 "$mirage" overlay list
 out_has '^[0-9a-z-]+ debian/gold active '

@@ -79,13 +79,15 @@ class DirectoryLibraryTest : public LibraryTest {
 // since a process that waits for itself in the kernel cannot be killed when it is wrong.
 class InProcessMount {
  public:
-  InProcessMount(const std::string& library_path, std::string mountpoint)
-      : mountpoint_(std::move(mountpoint)), library_(Must(Library::Open(library_path, {}))), filesystem_(library_) {
+  InProcessMount(const std::string& library_path, std::string mountpoint, const VersionsFs::Options& shown = {})
+      : mountpoint_(std::move(mountpoint)),
+        library_(Must(Library::Open(library_path, {}))),
+        filesystem_(Must(VersionsFs::Open(library_, shown))) {
     mkdir(mountpoint_.c_str(), 0755);
     FuseOptions options;
     options.source = library_path;
-    session_ = Must(FuseSession::Mount(filesystem_, mountpoint_, options));
-    watcher_ = std::make_unique<Watcher>(library_, filesystem_, *session_);
+    session_ = Must(FuseSession::Mount(*filesystem_, mountpoint_, options));
+    watcher_ = std::make_unique<Watcher>(library_, *filesystem_, *session_);
     server_ = std::thread([this] { Must(session_->Serve()); });
   }
   ~InProcessMount() {
@@ -93,12 +95,12 @@ class InProcessMount {
     server_.join();
   }
   uint64_t Requests(const std::string& name) const { return session_->Requests().at(name); }
-  const VersionsFs& filesystem() const { return filesystem_; }
+  const VersionsFs& filesystem() const { return *filesystem_; }
 
  private:
   std::string mountpoint_;
   std::shared_ptr<Library> library_;
-  VersionsFs filesystem_;
+  std::unique_ptr<VersionsFs> filesystem_;
   std::unique_ptr<FuseSession> session_;
   std::unique_ptr<Watcher> watcher_;
   std::thread server_;

@@ -2,7 +2,10 @@
 #include "mirfs/mount.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include <chrono>
 
@@ -26,6 +29,14 @@ TEST(MountArguments, TakesWhatMountAndFstabPass) {
   EXPECT_EQ(plain.cache_bytes, size_t{2} << 20);
   EXPECT_FALSE(plain.system);
   EXPECT_FALSE(plain.default_permissions);
+  EXPECT_FALSE(plain.edit());
+  const auto shown = Must(Parse({"/lib", "/mnt", "-o", "version=web~2,uid=0,gid=7,default_permissions"}));
+  EXPECT_EQ(shown.version, "web~2");
+  EXPECT_EQ(shown.uid, 0u);
+  EXPECT_EQ(shown.gid, 7u);
+  EXPECT_TRUE(shown.default_permissions);
+  EXPECT_FALSE(shown.allow_other);
+  EXPECT_EQ(Must(Parse({"/lib", "/mnt", "-o", "branch=web,uid=root"})).uid, 0u);
   const auto edit =
       Must(Parse({"-f", "-oedit=debian,message=one\\, two,tag=t", "-o", "allow_other", "--", "-lib", "/mnt"}));
   EXPECT_TRUE(edit.foreground);
@@ -34,6 +45,19 @@ TEST(MountArguments, TakesWhatMountAndFstabPass) {
   EXPECT_EQ(edit.message, "one, two");
   EXPECT_EQ(edit.tag, "t");
   EXPECT_TRUE(edit.default_permissions);
+  EXPECT_TRUE(edit.edit());
+}
+
+// By the name mount.mirfs it is mount(8)'s helper, to which -f is "fake".
+TEST(MountArguments, TakesWhatMountPassesToItsHelpers) {
+  const std::vector<const char*> words = {"/sbin/mount.mirfs", "/lib", "/mnt",  "-f",      "-n", "-sv",
+                                          "-o",                "rw,noauto,branch=web", "-t", "mirfs"};
+  const auto arguments = Must(ParseMountArguments(static_cast<int>(words.size()), words.data()));
+  EXPECT_EQ(arguments.library, "/lib");
+  EXPECT_EQ(arguments.mountpoint, "/mnt");
+  EXPECT_EQ(arguments.branch, "web");
+  EXPECT_TRUE(arguments.fake);
+  EXPECT_FALSE(arguments.foreground);
 }
 
 TEST(MountArguments, RefusesWhatItDoesNotKnow) {
@@ -48,10 +72,21 @@ TEST(MountArguments, RefusesWhatItDoesNotKnow) {
                                              {"/lib", "/mnt", "-o", "tag=t"},
                                              {"/lib", "/mnt", "-o", "cache=-1"},
                                              {"/lib", "/mnt", "-o", "cache=lots"},
-                                             {"/lib", "/mnt", "-o", "system"},
+                                             {"/lib", "/mnt", "-o", "remount,ro"},
+                                             {"/lib", "/mnt", "-o", "branch=a,version=b"},
+                                             {"/lib", "/mnt", "-o", "edit=a,version=b"},
+                                             {"/lib", "/mnt", "-o", "edit=a,uid=1"},
+                                             {"/lib", "/mnt", "-o", "uid=no such user"},
+                                             {"/lib", "/mnt", "-o", "gid=no such group"},
+                                             {"/lib", "/mnt", "-n"},
                                              {"/lib", "/mnt", "--frob"}}) {
     EXPECT_EQ(Parse(words).error().code, EINVAL);
   }
+}
+
+TEST(MountArguments, OnlyRootLiftsNosuidAndNodev) {
+  const auto system = Parse({"/lib", "/mnt", "-o", "system"});
+  EXPECT_EQ(system.has_value(), geteuid() == 0);
 }
 
 class MountTest : public DirectoryLibraryTest {
@@ -74,11 +109,12 @@ class MountTest : public DirectoryLibraryTest {
     return std::string(bin ? bin : ".") + "/mirfs " + path() + " " + mountpoint() +
            (options.empty() ? "" : " -o " + options);
   }
+  std::string log() const { return directory_ / "log"; }  // what the daemon says
   // In the foreground, so that its number is known and its end is seen.
   void Start(const std::string& options) {
     daemon_ = fork();
     if (daemon_ == 0) {
-      execl("/bin/sh", "sh", "-c", ("exec " + Mirfs(options) + " -f").c_str(), nullptr);
+      execl("/bin/sh", "sh", "-c", ("exec " + Mirfs(options) + " -f 2>> " + log()).c_str(), nullptr);
       _exit(127);
     }
     ASSERT_TRUE(Within10s("mountpoint -q " + mountpoint())) << "it does not mount";
@@ -142,6 +178,77 @@ TEST_F(MountTest, GoesToTheBackgroundWhenItIsReady) {
   EXPECT_EQ(again.status, 1);
   EXPECT_NE(again.out.find("busy"), std::string::npos) << again.out;
   MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+}
+
+// The options of the mount as the kernel has them: nosuid and nodev unless root says otherwise.
+TEST_F(MountTest, IsNosuidAndNodevUnlessRootSaysSystem) {
+  const std::string options = "findmnt -n -o VFS-OPTIONS " + mountpoint();
+  const std::string unmount = "umount " + mountpoint() + " || fusermount3 -u " + mountpoint();
+  MustRun(Mirfs("suid,dev"));
+  EXPECT_EQ(MustRun(options), "ro,nosuid,nodev,relatime");
+  MustRun(unmount);
+  if (geteuid() != 0) return;
+  MustRun(Mirfs("system"));
+  EXPECT_EQ(MustRun(options), "ro,relatime");
+  MustRun(unmount);
+}
+
+TEST_F(MountTest, ShowsABranchOrAVersionAtTheMountPoint) {
+  ImportSource("other");
+  MustRun("echo more > " + source() + "/etc/motd");
+  ImportSource("debian");
+  const std::string unmount = "umount " + mountpoint() + " || fusermount3 -u " + mountpoint();
+  MustRun(Mirfs("branch=debian"));
+  EXPECT_EQ(MustRun("cd " + mountpoint() + " && ls && cat v1/etc/motd latest/etc/motd"), "latest\nv1\nv2\nhello\nmore");
+  MustRun("echo third > " + source() + "/etc/motd");
+  ImportSource("debian");
+  EXPECT_TRUE(Within10s("grep third " + mountpoint() + "/latest/etc/motd"));
+  MustRun(unmount);
+  MustRun(Mirfs("version=debian/v1,uid=12,gid=34"));
+  EXPECT_EQ(MustRun("cd " + mountpoint() + " && ls -A && cat etc/motd && stat -c %u:%g . etc/motd"),
+            "etc\nhello\n12:34\n12:34");
+  EXPECT_NE(RunShell("ls " + mountpoint() + "/.mirage").status, 0);
+  MustRun(unmount);
+  EXPECT_NE(RunShell(Mirfs("version=debian/v9")).out.find("debian/v9"), std::string::npos);
+  EXPECT_NE(RunShell(Mirfs("branch=none")).out.find("no such branch"), std::string::npos);
+}
+
+// As systemd starts it: Type=notify. Stopping is SIGTERM.
+TEST_F(MountTest, TellsTheServiceManager) {
+  const std::string socket_path = directory_ / "notify";
+  const int notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(bind(notify, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(setenv("NOTIFY_SOCKET", socket_path.c_str(), 1), 0);
+  Start("");
+  unsetenv("NOTIFY_SOCKET");
+  const auto told = [&] {
+    char text[100];
+    pollfd wait{.fd = notify, .events = POLLIN, .revents = 0};
+    const ssize_t got = poll(&wait, 1, 10'000) == 1 ? recv(notify, text, sizeof text, 0) : 0;
+    return std::string(text, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  };
+  EXPECT_EQ(told(), "READY=1");
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/debian/v1/etc/motd"), "hello");
+  kill(daemon_, SIGTERM);
+  EXPECT_EQ(told(), "STOPPING=1");
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_NE(RunShell("mountpoint -q " + mountpoint()).status, 0);
+  close(notify);
+}
+
+TEST_F(MountTest, LogsLibraryVersionAndPathOfWhatCannotBeRead) {
+  MustRun("for pack in " + path() + "/packs/*.pack; do printf damaged | dd of=$pack bs=1 seek=100 conv=notrunc; done");
+  Start("");
+  const Shell cat = RunShell("cat " + mountpoint() + "/debian/v1/etc/motd");
+  EXPECT_NE(cat.out.find("Input/output error"), std::string::npos) << cat.out;
+  EXPECT_NE(MustRun("cat " + log()).find("library " + path() + ", version debian/v1, path /etc/motd: "),
+            std::string::npos)
+      << MustRun("cat " + log());
+  kill(daemon_, SIGTERM);
+  EXPECT_EQ(WaitForEnd(), 0);
 }
 
 TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {

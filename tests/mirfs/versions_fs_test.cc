@@ -1,6 +1,7 @@
 // The read-only tree without a mount.
 #include "mirfs/versions_fs.h"
 
+#include <functional>
 #include <map>
 #include <set>
 
@@ -11,9 +12,9 @@ namespace {
 
 class VersionsFsTest : public DirectoryLibraryTest {
  protected:
-  void Open() {
+  void Open(const VersionsFs::Options& options = {}) {
     reader_ = Must(Library::Open(path(), {}));
-    fs_ = std::make_unique<VersionsFs>(reader_);
+    fs_ = Must(VersionsFs::Open(reader_, options));
   }
   NodeAttributes At(const std::string& path) {
     NodeAttributes found;
@@ -146,6 +147,59 @@ TEST_F(VersionsFsTest, ListsInPiecesWhatLookupFinds) {
   EXPECT_EQ(List(At("debian/v1").node, 100, true).at(".."), At("debian").stat.st_ino);
   EXPECT_EQ(List(At("debian").node, 100, true).at(".."), 1u);
   EXPECT_TRUE(List(At("debian").node, 100, true).contains("latest"));
+}
+
+// Every hash of this filesystem falls on one of four numbers: all that is told apart is told apart by looking.
+TEST_F(VersionsFsTest, CollidingHashesShowTheSameTree) {
+  MakeSource();
+  ImportSource("debian");
+  MustRun("cd " + source() + " && echo changed > many/7 && rm etc/big3");
+  ImportSource("debian");
+  VersionsFs::Options options;
+  options.hash = [](std::string_view bytes, uint64_t seed) { return (std::hash<std::string_view>()(bytes) ^ seed) & 3; };
+  Open(options);
+  const auto plain = Must(VersionsFs::Open(reader_, {}));
+  size_t files = 0;
+  std::set<NodeId> nodes;
+  const std::function<void(NodeId, NodeId, const std::string&)> compare = [&](NodeId a, NodeId b,
+                                                                             const std::string& path) {
+    std::map<std::string, std::pair<NodeAttributes, NodeAttributes>> children;
+    const auto list = [&](VersionsFs& fs, NodeId node, auto member) {
+      // Directories of versions only: the offsets among the refs are hashes.
+      Must(fs.ReadDirectory(node, 0, 2, true, [&](const DirectoryItem& item) {
+        children[std::string(item.name)].*member = item.attributes;
+        return true;
+      }));
+    };
+    list(*fs_, a, &std::pair<NodeAttributes, NodeAttributes>::first);
+    list(*plain, b, &std::pair<NodeAttributes, NodeAttributes>::second);
+    for (const auto& [name, both] : children) {
+      const auto& [one, two] = both;
+      ASSERT_NE(one.node, 0u) << path << "/" << name;
+      ASSERT_NE(two.node, 0u) << path << "/" << name;
+      EXPECT_EQ(one.stat.st_mode, two.stat.st_mode) << path << "/" << name;
+      EXPECT_EQ(one.stat.st_nlink, two.stat.st_nlink) << path << "/" << name;
+      EXPECT_EQ(one.stat.st_size, two.stat.st_size) << path << "/" << name;
+      if (S_ISDIR(one.stat.st_mode)) {
+        EXPECT_TRUE(nodes.insert(one.node).second) << path << "/" << name << ": two directories with one number";
+        compare(one.node, two.node, path + "/" + name);
+      } else if (S_ISREG(one.stat.st_mode)) {
+        std::string ours, theirs;
+        Must(fs_->Read(one.node, 0, 0, 1 << 20, &ours));
+        Must(plain->Read(two.node, 0, 0, 1 << 20, &theirs));
+        EXPECT_EQ(ours, theirs) << path << "/" << name;
+        ++files;
+      }
+    }
+  };
+  for (const std::string version : {"v1", "v2"}) {
+    const NodeId here = At("debian/" + version).node;
+    const NodeId there = Must(plain->Lookup(Must(plain->Lookup(kRootNode, "debian")).node, version)).node;
+    compare(here, there, version);
+  }
+  EXPECT_GT(files, 1800u);
+  EXPECT_NE(At("debian/v1/many/7").node, At("debian/v2/many/7").node);
+  EXPECT_NE(At("debian/v1/many/7").stat.st_ino, At("debian/v1/many/8").stat.st_ino);
 }
 
 TEST_F(VersionsFsTest, ForgetsGiveBackEverything) {

@@ -1,0 +1,78 @@
+#include "store/block_prefetcher.h"
+
+#include <algorithm>
+
+namespace mirage {
+
+BlockPrefetcher::BlockPrefetcher(size_t ahead_bytes, size_t window_bytes, unsigned threads, Read read)
+    : ahead_bytes_(ahead_bytes), window_bytes_(window_bytes), thread_count_(threads), read_(std::move(read)) {}
+
+BlockPrefetcher::~BlockPrefetcher() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void BlockPrefetcher::Note(const Location& location) {
+  const std::lock_guard lock(mutex_);
+  Stream* stream = nullptr;
+  for (Stream& candidate : streams_) {
+    if (candidate.pack != location.pack || location.offset < candidate.at) continue;
+    if (location.offset == candidate.at) return;
+    // Unchanged blocks between two that are wanted are stepped over, as far as they were asked for anyway.
+    if (location.offset <= std::max(candidate.end, candidate.ahead)) stream = &candidate;
+  }
+  const bool in_order = stream != nullptr;
+  if (!in_order) {
+    stream = &*std::min_element(streams_.begin(), streams_.end(),
+                                [](const Stream& a, const Stream& b) { return a.used < b.used; });
+    if (stream->reading) return;  // all are busy: eight readers are served, a ninth is not read ahead for
+    *stream = {};
+    stream->pack = location.pack;
+  }
+  stream->at = location.offset;
+  stream->end = uint64_t{location.offset} + location.record_bytes;
+  stream->ahead = std::max(stream->ahead, stream->end);
+  stream->used = ++tick_;
+  if (!in_order || !Wants(*stream)) return;
+  stream->reading = true;
+  queue_.push_back(static_cast<size_t>(stream - streams_.data()));
+  while (threads_.size() < thread_count_) threads_.emplace_back([this] { Run(); });
+  wake_.notify_one();
+}
+
+void BlockPrefetcher::Run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
+    if (stop_) return;
+    Stream& stream = streams_[queue_.front()];
+    const size_t index = queue_.front();
+    queue_.pop_front();
+    const PackNumber pack = stream.pack;
+    const uint64_t offset = stream.ahead;
+    lock.unlock();
+    const Window window = read_(pack, offset, window_bytes_);
+    lock.lock();
+    stream.reading = false;
+    if (window.next_offset <= offset) {
+      stream.exhausted = true;
+    } else if (stream.ahead == offset) {
+      stream.ahead = window.next_offset;
+      // The next window is another thread's to read while this one decodes.
+      if (Wants(stream)) {
+        stream.reading = true;
+        queue_.push_back(index);
+        wake_.notify_one();
+      }
+    }
+    lock.unlock();
+    if (window.decode) window.decode();
+    lock.lock();
+  }
+}
+
+}  // namespace mirage
