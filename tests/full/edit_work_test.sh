@@ -1,6 +1,6 @@
 #!/bin/bash
-# Real work in an edit of a real Debian: packages with a service and with alternatives installed inside (where the network
-# allows), git, SQLite with a write-ahead log, make -j2, rsync -aHAX and tar in and out. What was seen is in the version.
+# Real work in an edit of a real Debian: packages with a service and with alternatives installed by dpkg inside (where they can
+# be downloaded), git, SQLite with a write-ahead log, make -j2, rsync -aHAX and tar in and out. What was seen is in the version.
 # $MIRAGE_TEST_DISKS: where make_disks.sh keeps the disks (default: where the quickstart keeps its own).
 set -euo pipefail
 
@@ -36,18 +36,23 @@ mirage init
 mirage import "$disks/v1" debian
 
 echo "packages"
-install='apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install cron nano'
-if mirage enter debian --commit -m packages --tag packages -- /bin/sh -c "$install" >"$work/apt.log" 2>&1; then
+mkdir "$work/debs"
+if (cd "$work/debs" && apt-get -q download cron cron-daemon-common sensible-utils nano libncursesw6) >"$work/apt.log" 2>&1; then
+  mirage mount --edit debian -o allow_other,system "$edit"
+  cp "$work"/debs/*.deb "$edit/var/cache/apt/archives/"
+  mirage umount "$edit" -m debs
+  mirage enter debian --commit -m packages --tag packages -- \
+    /bin/sh -c 'cd /var/cache/apt/archives && export DEBIAN_FRONTEND=noninteractive && dpkg -i [!c]*.deb cron-daemon*.deb && dpkg -i cron_*.deb' >"$work/dpkg.log" 2>&1 ||
+    { cat "$work/dpkg.log"; fail "dpkg"; }
   mirage cat debian:/var/lib/dpkg/status >"$work/status"
   for package in cron nano; do
     grep -A2 "^Package: $package\$" "$work/status" | grep -q '^Status: install ok installed' || fail "$package is not installed"
   done
   mirage ls debian:/etc/alternatives | grep -qx editor || fail "no alternative was made"
   mirage ls debian:/etc/init.d | grep -qx cron || fail "no service was installed"
-  mirage enter debian -- /bin/sh -c 'dpkg --audit && dpkg --verify cron nano && crontab -h 2>&1 | grep -q usage' || fail "dpkg finds fault"
+  mirage enter debian -- /bin/sh -c 'dpkg --audit && dpkg --verify cron nano && nano --version' >/dev/null || fail "dpkg finds fault"
 else
   echo "  left out: $(tail -1 "$work/apt.log")"
-  for overlay in $(mirage overlay list | cut -d' ' -f1); do mirage overlay discard "$overlay"; done
 fi
 
 mirage mount --edit debian -o allow_other,system "$edit"
