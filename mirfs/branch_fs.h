@@ -60,7 +60,6 @@ class BranchFs final : public Filesystem {
   void ReleaseDirectory(NodeId node, Handle handle) override;
   Result<Handle> Open(NodeId node, int flags) override;
   void Release(NodeId node, Handle handle) override;
-  Status Flush(NodeId node, Handle handle) override;
   Status Sync(NodeId node, Handle handle, bool data_only) override;
   Result<NodeAttributes> Create(NodeId parent, std::string_view name, uint32_t mode, int flags, const Caller& caller,
                                 Handle* handle) override;
@@ -190,6 +189,9 @@ class BranchFs final : public Filesystem {
   bool IsAncestor(NodeId ancestor, NodeId node);
 
   // branch_io.cc: file bytes.
+  // ENOSPC when `bytes` more would take the last of the disk: data first, then new names, so that names can still be removed.
+  enum class Room { kData, kName };
+  Status CheckRoom(uint64_t bytes, Room room);
   Result<UpperFile*> FileOf(Node& node) const;           // node.mutex held exclusively, or node.file set
   Result<UpperFile*> WritableFileOf(Node& node);         // makes the data file; node.mutex held exclusively
   Status Truncate(Node& node, uint64_t size);            // likewise
@@ -214,6 +216,7 @@ class BranchFs final : public Filesystem {
   std::vector<NodeId> discarded_;                        // data files to remove after the next sync
 
   std::atomic<bool> data_written_{false};                // since the last SyncAll
+  std::atomic<int64_t> room_{0};                         // bytes that may be written before looking at the disk again
 
   std::mutex background_mutex_;
   std::condition_variable background_wake_;

@@ -1,5 +1,7 @@
 // BranchFs: file bytes, and open files and directories.
 #include <fcntl.h>
+#include <linux/falloc.h>
+#include <sys/statvfs.h>
 
 #include <algorithm>
 #include <mutex>
@@ -8,6 +10,25 @@
 #include "mirfs/clock.h"
 
 namespace mirage {
+namespace {
+
+// What data leaves free of the disk, if it is not a very small one: a removal is written to the database's log, and
+// after a write that failed the database goes on only when it could write out what it holds in memory.
+constexpr int64_t kReserveBytes = 32 << 20;
+
+}  // namespace
+
+Status BranchFs::CheckRoom(uint64_t bytes, Room room) {
+  const auto wanted = static_cast<int64_t>(std::min(bytes, kMaxFileSize));
+  if (room_.fetch_sub(wanted) > wanted) return {};
+  struct statvfs st {};
+  if (::statvfs(overlay_.data_path().c_str(), &st) != 0) return FailErrno(errno, "statfs " + overlay_.data_path());
+  const auto blocks = [&](fsblkcnt_t count) { return static_cast<int64_t>(count) * static_cast<int64_t>(st.f_frsize); };
+  const int64_t free = blocks(st.f_bavail), reserve = std::min(kReserveBytes, blocks(st.f_blocks) / 8);
+  room_ = std::max<int64_t>(0, (free - reserve) / 2);
+  if (free - wanted >= (room == Room::kData ? reserve : reserve / 2)) return {};
+  return Fail(ENOSPC, "{}: {} bytes free", overlay_.data_path(), free);
+}
 
 Result<UpperFile*> BranchFs::FileOf(Node& node) const {
   if (node.file) return node.file.get();
@@ -103,6 +124,7 @@ Result<size_t> BranchFs::Write(NodeId id, Handle, uint64_t offset, std::string_v
   if (offset > kMaxFileSize - bytes.size()) return Fail(EFBIG, "inode {:#x}: too large", id);
   const std::unique_lock lock(node->mutex);
   if (bytes.empty()) return size_t{0};
+  TRY(CheckRoom(bytes.size(), Room::kData));
   ASSIGN_OR_RETURN(UpperFile * file, WritableFileOf(*node));
   TRY(file->Write(offset, bytes));
   if (file->dirty()) MarkDirty(*node);
@@ -146,14 +168,13 @@ Status BranchFs::Allocate(NodeId id, Handle, int mode, uint64_t offset, uint64_t
   if (length == 0) return Fail(EINVAL, "inode {:#x}: nothing to allocate", id);
   if (length > kMaxFileSize || offset > kMaxFileSize - length) return Fail(EFBIG, "inode {:#x}: too large", id);
   const std::unique_lock lock(node->mutex);
+  if (!(mode & FALLOC_FL_PUNCH_HOLE)) TRY(CheckRoom(length, Room::kData));
   ASSIGN_OR_RETURN(UpperFile * file, WritableFileOf(*node));
   TRY(file->Allocate(mode, offset, length));
   if (file->dirty()) MarkDirty(*node);
   CloseIfIdle(*node);
   return {};
 }
-
-Status BranchFs::Flush(NodeId, Handle) { return {}; }  // writes were answered by the host already
 
 Status BranchFs::SyncNode(Node& node) {
   UpperFile* file = nullptr;

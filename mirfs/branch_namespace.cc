@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kMaxNewName = 255;
 constexpr uint32_t kMaxLinks = 65000;  // as ext4
 constexpr uint64_t kInodesReserved = 1024;
+constexpr uint64_t kNameBytes = 1024;  // what making a name may take in the log
 constexpr uint64_t kFirstItemOffset = 2;  // behind "." and ".."
 
 Status CheckName(std::string_view name) {
@@ -53,9 +54,12 @@ Result<bool> BranchFs::LowerHas(const Node& directory, std::string_view name) co
 
 Result<NodeAttributes> BranchFs::Lookup(NodeId parent, std::string_view name) {
   ASSIGN_OR_RETURN(const auto directory, GetDirectory(parent));
-  if (name.size() > kMaxNameBytes) return Fail(ENAMETOOLONG, "name of {} bytes", name.size());
   const std::shared_lock lock(namespace_);
-  ASSIGN_OR_RETURN(const auto found, Find(*directory, name));
+  std::optional<Found> found;
+  if (name.size() <= kMaxNameBytes) {  // an image may hold longer names than can be made
+    ASSIGN_OR_RETURN(found, Find(*directory, name));
+  }
+  if (!found && name.size() > kMaxNewName) return Fail(ENAMETOOLONG, "name of {} bytes", name.size());
   if (!found) return Fail(ENOENT, "{}: no such name", name);
   ASSIGN_OR_RETURN(const auto node, NodeOf(*directory, name, *found));
   return Enter(*node);
@@ -197,6 +201,7 @@ void BranchFs::DropLink(OverlayDb::Batch& batch, Node& node, const struct timesp
 Result<BranchFs::Pin> BranchFs::MakeChild(Node& parent, std::string_view name, InodeRecord record, uint32_t umask,
                                           const Caller& caller) {
   TRY(CheckName(name));
+  TRY(CheckRoom(kNameBytes, Room::kName));
   const std::unique_lock lock(namespace_);
   if (parent.removed) return Fail(ENOENT, "{}: the directory was removed", name);
   ASSIGN_OR_RETURN(const auto existing, Find(parent, name));
@@ -297,6 +302,7 @@ Result<NodeAttributes> BranchFs::Link(NodeId id, NodeId parent, std::string_view
   ASSIGN_OR_RETURN(const auto directory, GetDirectory(parent));
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
   TRY(CheckName(name));
+  TRY(CheckRoom(kNameBytes, Room::kName));
   if (node->record.is_directory()) return Fail(EPERM, "{}: a directory has one name", name);
   {
     const std::unique_lock lock(namespace_);

@@ -17,6 +17,17 @@ constexpr blksize_t kBlockSize = 4096;
 constexpr size_t kMaxXattrName = 255, kMaxXattrValue = 64 << 10;
 constexpr off_t kDirectorySize = 4096;
 
+// The kernel asks the filesystem which namespaces it has.
+Status CheckNamespace(std::string_view name) {
+  if (name == kAclAccess || name == kAclDefault) return {};
+  for (const std::string_view space : {"user.", "trusted.", "security."}) {
+    if (!name.starts_with(space)) continue;
+    if (name == space) return Fail(EINVAL, "attribute {}: no name", name);
+    return {};
+  }
+  return Fail(EOPNOTSUPP, "attribute {}: no such namespace", name);
+}
+
 }  // namespace
 
 Result<struct stat> BranchFs::StatOf(Node& node) const {
@@ -215,7 +226,8 @@ Result<std::vector<std::string>> BranchFs::ListXattrs(NodeId id) {
 
 Status BranchFs::SetXattr(NodeId id, std::string_view name, std::string_view value, int flags) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
-  if (name.empty() || name.size() > kMaxXattrName) return Fail(ERANGE, "inode {:#x}: attribute name too long", id);
+  if (name.size() > kMaxXattrName) return Fail(ERANGE, "inode {:#x}: attribute name too long", id);
+  TRY(CheckNamespace(name));
   if (value.size() > kMaxXattrValue) return Fail(E2BIG, "inode {:#x}: attribute {} too large", id, name);
   const std::unique_lock lock(node->mutex);
   ASSIGN_OR_RETURN(auto xattrs, XattrsOf(*node));

@@ -3,27 +3,52 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mirfs/overlay.h"
 #include "store/library.h"
+#include "store/merge.h"
 
 namespace mirage {
 
 struct CommitOptions {
   std::string message = {}, tag = {}, author = {};  // empty: what the overlay was mounted with, else the default
   std::string to_branch = {};                       // not empty: a new branch of that name, grown from the overlay's base
+  std::optional<MergeFavor> favor = {};             // of two sides that conflict: kOurs the branch's head, kTheirs the overlay
   std::function<void(std::string_view)> say = {};  // lines for the user: what was excluded; may be empty
 };
 
 // Commits an overlay that nobody has mounted, and removes it. nullopt: it held no changes (removed too).
+// If the branch moved since the overlay was made, its changes are merged onto the head (store/merge.h): one parent, the head.
+// What the head has already is not committed twice: the head is the answer.
 // After any error the overlay is whole and its record holds the error; the message names the command to go on with.
-// EAGAIN: the branch moved since the overlay was made (state kConflict). EEXIST: the tag is taken. EBUSY: it is mounted.
+// EAGAIN: the branch moved and the changes conflict (state kConflict, the record lists them), or it was deleted.
+// EEXIST: the tag is taken. EBUSY: it is mounted.
 Result<std::optional<Published>> CommitOverlay(Library& library, const std::string& id, const CommitOptions& options);
 // The same for one that this process holds (the daemon after its session ended).
 Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr<Overlay> overlay,
                                                const CommitOptions& options);
+
+// What a commit of the overlay would make of its base: staged, never published; gone with the object.
+class StagedOverlay {
+ public:
+  static Result<std::unique_ptr<StagedOverlay>> Stage(Library& library, const Overlay& overlay);
+  ~StagedOverlay();
+  const Manifest& base() const { return base_; }
+  const Manifest& manifest() const { return manifest_; }
+  const std::vector<std::string>& excluded() const { return excluded_; }
+  const ObjectReader& objects() const { return *objects_; }  // its trees, and all that the library has
+
+ private:
+  StagedOverlay();
+  std::unique_ptr<Transaction> transaction_;
+  std::unique_ptr<ObjectReader> objects_;
+  Manifest base_, manifest_;
+  std::vector<std::string> excluded_;
+};
 
 }  // namespace mirage

@@ -259,7 +259,10 @@ Result<std::optional<FoundMount>> FindMount(const std::string& mountpoint) {
   return mount;
 }
 
-Result<UnmountResult> ControlUnmount(Library& library, const std::string& overlay_id, const UnmountRequest& request) {
+namespace {
+
+// One request to an overlay's daemon and its reply; an error that it replied is the result.
+Result<Json> Converse(Library& library, const std::string& overlay_id, const Json& request) {
   const std::string directory = library.overlays_path() + "/" + overlay_id;
   const int directory_fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory_fd < 0) return FailErrno(errno, "overlay " + overlay_id);
@@ -272,38 +275,61 @@ Result<UnmountResult> ControlUnmount(Library& library, const std::string& overla
     return Fail(code, "overlay {}: no daemon answers ({}); see `mirage overlay list`", overlay_id, std::strerror(code));
   }
   close(directory_fd);
-  auto converse = [&]() -> Result<UnmountResult> {
-    TRY(SendLine(fd, {{"do", "unmount"},
-                      {"message", ToJson(request.message)},
-                      {"tag", request.tag},
-                      {"author", ToJson(request.author)},
-                      {"discard", request.discard}}));
-    ASSIGN_OR_RETURN(const Json reply, ReceiveLine(fd, -1));
-    try {
-      if (reply.contains("error")) return Fail(reply.at("code").get<int>(), "{}", FromJson(reply, "error"));
-      UnmountResult result;
-      result.discarded = reply.value("discarded", false);
-      if (reply.contains("version")) {
-        const Json& version = reply.at("version");
-        const auto manifest = ObjectId::FromHex(version.at("manifest").get<std::string>());
-        if (!manifest) return Fail(EPROTO, "control socket: not a manifest id");
-        result.version =
-            Published{*manifest, version.at("branch").get<std::string>(), version.at("tag").get<std::string>()};
-      }
-      return result;
-    } catch (const Json::exception& e) {
-      return Fail(EPROTO, "control socket: {}", e.what());
-    }
-  };
-  auto result = converse();
+  auto reply = [&]() -> Result<Json> {
+    TRY(SendLine(fd, request));
+    return ReceiveLine(fd, -1);
+  }();
   close(fd);
-  return result;
+  if (!reply || !reply->contains("error")) return reply;
+  try {
+    return Fail(reply->at("code").get<int>(), "{}", FromJson(*reply, "error"));
+  } catch (const Json::exception& e) {
+    return Fail(EPROTO, "control socket: {}", e.what());
+  }
 }
 
-Result<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& directory, OnUnmount on_unmount) {
+}  // namespace
+
+Result<UnmountResult> ControlUnmount(Library& library, const std::string& overlay_id, const UnmountRequest& request) {
+  ASSIGN_OR_RETURN(const Json reply, Converse(library, overlay_id,
+                                              {{"do", "unmount"},
+                                               {"message", ToJson(request.message)},
+                                               {"tag", request.tag},
+                                               {"author", ToJson(request.author)},
+                                               {"discard", request.discard},
+                                               {"commit", request.commit}}));
+  try {
+    UnmountResult result;
+    result.discarded = reply.value("discarded", false);
+    result.kept = reply.value("kept", false);
+    if (reply.contains("version")) {
+      const Json& version = reply.at("version");
+      const auto manifest = ObjectId::FromHex(version.at("manifest").get<std::string>());
+      if (!manifest) return Fail(EPROTO, "control socket: not a manifest id");
+      result.version =
+          Published{*manifest, version.at("branch").get<std::string>(), version.at("tag").get<std::string>()};
+    }
+    return result;
+  } catch (const Json::exception& e) {
+    return Fail(EPROTO, "control socket: {}", e.what());
+  }
+}
+
+Result<std::string> ControlView(Library& library, const std::string& overlay_id) {
+  ASSIGN_OR_RETURN(const Json reply, Converse(library, overlay_id, {{"do", "view"}}));
+  try {
+    return FromJson(reply, "database");
+  } catch (const Json::exception& e) {
+    return Fail(EPROTO, "control socket: {}", e.what());
+  }
+}
+
+Result<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& directory, OnUnmount on_unmount,
+                                                             OnView on_view) {
   auto server = std::unique_ptr<ControlServer>(new ControlServer);
   server->path_ = directory + "/" + kSocketName;
   server->on_unmount_ = std::move(on_unmount);
+  server->on_view_ = std::move(on_view);
   if (unlink(server->path_.c_str()) != 0 && errno != ENOENT) return FailErrno(errno, "remove " + server->path_);
   const int directory_fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory_fd < 0) return FailErrno(errno, "open " + directory);
@@ -336,6 +362,12 @@ void ControlServer::Serve(int connection) {
   auto handle = [&]() -> Status {
     ASSIGN_OR_RETURN(const Json message, ReceiveLine(connection, kRequestTimeoutMs));
     try {
+      if (message.value("do", "") == "view") {
+        ASSIGN_OR_RETURN(const std::string database, on_view_());
+        TRY(SendLine(connection, {{"database", ToJson(database)}}));
+        close(connection);
+        return {};
+      }
       if (message.value("do", "") != "unmount") return Fail(EPROTO, "control socket: unknown request");
       {
         std::lock_guard lock(mutex_);
@@ -345,7 +377,8 @@ void ControlServer::Serve(int connection) {
       auto status = on_unmount_({.message = FromJson(message, "message"),
                                  .tag = message.value("tag", ""),
                                  .discard = message.value("discard", false),
-                                 .author = FromJson(message, "author")});
+                                 .author = FromJson(message, "author"),
+                                 .commit = message.value("commit", false)});
       if (!status) {
         std::lock_guard lock(mutex_);
         waiting_ = -1;
@@ -356,7 +389,7 @@ void ControlServer::Serve(int connection) {
     }
   };
   const Status status = handle();
-  if (status) return;  // answered by Finish
+  if (status) return;  // answered, or will be by Finish
   (void)SendLine(connection, {{"code", status.error().code}, {"error", ToJson(status.error().message)}});
   close(connection);
 }
@@ -374,6 +407,8 @@ void ControlServer::Finish(const Result<UnmountResult>& result) {
     reply = {{"code", result.error().code}, {"error", ToJson(result.error().message)}};
   } else if (result->discarded) {
     reply = {{"discarded", true}};
+  } else if (result->kept) {
+    reply = {{"kept", true}};
   } else if (result->version) {
     reply = {{"version",
               {{"manifest", result->version->manifest.Hex()},

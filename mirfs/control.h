@@ -1,11 +1,16 @@
 // How an edit mount is ended from outside, and how a mount is found. The daemon listens on a Unix socket in its
 // overlay's directory (outside the mount, 0700 like the library); one JSON object a line goes each way:
 //
-//   -> {"do":"unmount","message":"...","tag":"...","author":"...","discard":false}
+//   -> {"do":"unmount","message":"...","tag":"...","author":"...","discard":false,"commit":false}
 //   <- {"version":{"manifest":"<hex>","branch":"...","tag":"..."}} | {"unchanged":true} | {"discarded":true}
-//    | {"code":16,"error":"..."}
+//    | {"kept":true} | {"code":16,"error":"..."}
 //
-// The reply comes when the session loop has ended and the commit is done, so that who asked knows the result.
+// or, for a look at what would be committed (Overlay::OpenView):
+//
+//   -> {"do":"view"}
+//   <- {"database":"..."} | {"code":16,"error":"..."}
+//
+// The reply to an unmount comes when the session loop has ended and the commit is done, so that who asked knows the result.
 #pragma once
 
 #include <sys/types.h>
@@ -26,15 +31,20 @@ struct UnmountRequest {
   std::string message, tag;  // empty: what was said when it was mounted, else the default
   bool discard = false;
   std::string author;
+  bool commit = false;       // one that was mounted detached too
 };
 struct UnmountResult {
-  std::optional<Published> version;  // nullopt: nothing had changed, or `discarded`
+  std::optional<Published> version;  // nullopt: nothing had changed, `discarded` or `kept`
   bool discarded = false;
+  bool kept = false;                 // mounted detached: the overlay waits to be committed
 };
 
 // Asks the daemon of an overlay to sync, unmount and commit, and waits for the result. ENOENT, ECONNREFUSED: no daemon.
 // EBUSY: nothing has happened; the message names who uses the mount.
 Result<UnmountResult> ControlUnmount(Library& library, const std::string& overlay_id, const UnmountRequest& request);
+
+// Asks the daemon of an overlay to write out what it and the kernel hold and to copy its database; gives the copy's path.
+Result<std::string> ControlView(Library& library, const std::string& overlay_id);
 
 // What is mounted on a mount point, from /proc/self/mountinfo. nullopt: nothing of ours.
 struct FoundMount {
@@ -59,8 +69,9 @@ class ControlServer {
  public:
   // Syncs and unmounts, having noted the request; EBUSY changes nothing. Called from the server's thread.
   using OnUnmount = std::function<Status(const UnmountRequest&)>;
+  using OnView = std::function<Result<std::string>()>;  // the database's path; called likewise
   // Listens on DIRECTORY/control.sock (replacing one left by a dead daemon).
-  static Result<std::unique_ptr<ControlServer>> Listen(const std::string& directory, OnUnmount on_unmount);
+  static Result<std::unique_ptr<ControlServer>> Listen(const std::string& directory, OnUnmount on_unmount, OnView on_view);
   ~ControlServer();  // closes, removes the socket; who waits and got no reply sees the connection end
   // Stops listening and answers who asked for the unmount, if anyone did.
   void Finish(const Result<UnmountResult>& result);
@@ -73,6 +84,7 @@ class ControlServer {
   std::string path_;
   int listener_ = -1, stop_ = -1;
   OnUnmount on_unmount_;
+  OnView on_view_;
   std::mutex mutex_;
   int waiting_ = -1;  // connection that asked; guarded by mutex_
   std::thread thread_;

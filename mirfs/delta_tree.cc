@@ -19,19 +19,20 @@ bool Belongs(DeltaPart part, const std::optional<Entry>& first, const Entry& sec
 using VisitPair = std::function<Result<bool>(std::string_view, const std::optional<Entry>&, const Entry&)>;
 Status VisitPairs(const TreeReader& reader, const ObjectId& first, const ObjectId& second, const VisitPair& visit) {
   bool enough = false;
-  Status status = reader.library().trees().Difference(first, second,
-                                                      [&](std::string_view name, std::optional<std::string_view> left,
-                                                          std::optional<std::string_view> right) -> Status {
-                                                        if (!right) return {};
-                                                        std::optional<Entry> before;
-                                                        if (left) {
-                                                          ASSIGN_OR_RETURN(before, DecodeEntry(*left));
-                                                        }
-                                                        ASSIGN_OR_RETURN(const Entry after, DecodeEntry(*right));
-                                                        ASSIGN_OR_RETURN(const bool more, visit(name, before, after));
-                                                        enough = !more;
-                                                        return more ? Status() : Fail(ECANCELED, "enough");
-                                                      });
+  Status status = reader.trees().Difference(
+      first, second,
+      [&](std::string_view name, std::optional<std::string_view> left,
+          std::optional<std::string_view> right) -> Status {
+        if (!right) return {};
+        std::optional<Entry> before;
+        if (left) {
+          ASSIGN_OR_RETURN(before, DecodeEntry(*left));
+        }
+        ASSIGN_OR_RETURN(const Entry after, DecodeEntry(*right));
+        ASSIGN_OR_RETURN(const bool more, visit(name, before, after));
+        enough = !more;
+        return more ? Status() : Fail(ECANCELED, "enough");
+      });
   if (enough) return {};
   return status;
 }

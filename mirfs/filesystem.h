@@ -67,7 +67,6 @@ class Filesystem {
   virtual void ReleaseDirectory(NodeId, Handle) {}
   virtual Result<Handle> Open(NodeId, int /*flags*/) { return Fail(EROFS, "read-only"); }
   virtual void Release(NodeId, Handle) {}
-  virtual Status Flush(NodeId, Handle) { return {}; }
   virtual Status Sync(NodeId, Handle, bool /*data_only*/) { return {}; }  // directories too
   virtual Result<NodeAttributes> Create(NodeId /*parent*/, std::string_view, uint32_t /*mode*/, int /*flags*/, const Caller&,
                                         Handle*) { return Fail(EROFS, "read-only"); }

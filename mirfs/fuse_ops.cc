@@ -37,7 +37,6 @@ enum Op {
   kOpen,
   kRead,
   kWrite,
-  kFlush,
   kRelease,
   kFsync,
   kOpendir,
@@ -57,8 +56,8 @@ enum Op {
 };
 constexpr std::array<const char*, kOpCount> kOpNames = {
     "lookup",   "forget",   "getattr",   "setattr",     "readlink",    "mknod",      "mkdir",    "unlink",
-    "rmdir",    "symlink",  "rename",    "link",        "open",        "read",       "write",    "flush",
-    "release",  "fsync",    "opendir",   "readdir",     "readdirplus", "releasedir", "fsyncdir", "statfs",
+    "rmdir",    "symlink",  "rename",    "link",        "open",        "read",       "write",    "release",
+    "fsync",    "opendir",   "readdir",     "readdirplus", "releasedir", "fsyncdir", "statfs",
     "setxattr", "getxattr", "listxattr", "removexattr", "create",      "ioctl",      "fallocate"};
 
 struct Context {
@@ -67,7 +66,11 @@ struct Context {
   bool default_permissions = false;
   std::array<std::atomic<uint64_t>, kOpCount> counts{};
   std::atomic<uint64_t> init_unique{0};  // of the INIT request that waits for its reply
+  std::atomic<bool> kill_privileges{false};  // FUSE_HANDLE_KILLPRIV_V2: clearing set-id bits is our work
 };
+
+// Whether the request that this thread serves asks for set-id bits to be cleared: libfuse 3.14 does not hand the flag on.
+thread_local bool kill_set_id = false;
 
 Context& ContextOf(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
 
@@ -151,8 +154,7 @@ void Init(void* userdata, fuse_conn_info* conn) {
   want(FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_PARALLEL_DIROPS, true);
   want(FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT, context.read_only);
   want(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_DONT_MASK, !context.read_only);
-  // O_TRUNC comes as a SETATTR, and so does the clearing of set-id bits: the filesystem has one road for each.
-  want(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV, false);
+  want(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV, false);  // O_TRUNC comes as a SETATTR: one road for both
   want(FUSE_CAP_POSIX_ACL, context.default_permissions);     // in the kernel it implies the checks
   want(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS, false);  // the kernel keeps them: one mount, one machine
   conn->max_background = 64;
@@ -193,12 +195,32 @@ void ReplyAttributes(fuse_req_t req, const Result<NodeAttributes>& attributes) {
   fuse_reply_attr(req, &attributes->stat, attributes->attribute_timeout_s);
 }
 
+// What FUSE_HANDLE_KILLPRIV_V2 leaves to us when a file is written, truncated or given away: its capabilities go, and
+// its set-id bits where the kernel says so, set-gid only with the group's execute bit (it means locking else).
+Status KillPrivileges(fuse_req_t req, Filesystem& fs, NodeId node) {
+  if (!ContextOf(req).kill_privileges) return {};
+  if (auto removed = fs.RemoveXattr(node, "security.capability"); !removed && removed.error().code != ENODATA) {
+    return removed;
+  }
+  if (!kill_set_id) return {};
+  ASSIGN_OR_RETURN(const auto attributes, fs.GetAttributes(node));
+  AttributeChange change;
+  change.mode = true;
+  change.stat.st_mode = attributes.stat.st_mode & ~static_cast<mode_t>(S_ISUID);
+  if (change.stat.st_mode & S_IXGRP) change.stat.st_mode &= ~static_cast<mode_t>(S_ISGID);
+  if (change.stat.st_mode == attributes.stat.st_mode) return {};
+  return fs.SetAttributes(node, change).map([](const NodeAttributes&) {});
+}
+
 void Getattr(fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
   Guard(kGetattr, req, [&](Filesystem& fs) { ReplyAttributes(req, fs.GetAttributes(node)); });
 }
 
 void Setattr(fuse_req_t req, fuse_ino_t node, struct stat* attr, int to_set, fuse_file_info*) {
   Guard(kSetattr, req, [&](Filesystem& fs) {
+    if ((to_set & (FUSE_SET_ATTR_SIZE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)) != 0) {
+      if (auto killed = KillPrivileges(req, fs, node); !killed) return ReplyError(req, killed.error());
+    }
     AttributeChange change;
     change.mode = to_set & FUSE_SET_ATTR_MODE;
     change.uid = to_set & FUSE_SET_ATTR_UID;
@@ -296,16 +318,10 @@ void Read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, fuse_file_
 
 void Write(fuse_req_t req, fuse_ino_t node, const char* bytes, size_t size, off_t offset, fuse_file_info* info) {
   Guard(kWrite, req, [&](Filesystem& fs) {
+    if (auto killed = KillPrivileges(req, fs, node); !killed) return ReplyError(req, killed.error());
     const auto written = fs.Write(node, info->fh, static_cast<uint64_t>(offset), {bytes, size});
     if (!written) return ReplyError(req, written.error());
     fuse_reply_write(req, *written);
-  });
-}
-
-void Flush(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
-  Guard(kFlush, req, [&](Filesystem& fs) {
-    // Read-only: ENOSYS once, and no close sends a message again; with them a warm grep -r took 2.8 times ext4's time.
-    fs.read_only() ? void(fuse_reply_err(req, ENOSYS)) : ReplyStatus(req, fs.Flush(node, info->fh));
   });
 }
 
@@ -434,11 +450,14 @@ void Ioctl(fuse_req_t req, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigne
 
 void Fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t length, fuse_file_info* info) {
   Guard(kFallocate, req, [&](Filesystem& fs) {
+    kill_set_id = fuse_req_ctx(req)->uid != 0;  // the request has no such flag; whoever has the right is root
+    if (auto killed = KillPrivileges(req, fs, node); !killed) return ReplyError(req, killed.error());
     ReplyStatus(req, fs.Allocate(node, info->fh, mode, static_cast<uint64_t>(offset), static_cast<uint64_t>(length)));
   });
 }
 
-// No access, lseek, copy_file_range, getlk, flock: the kernel does them itself.
+// No access, lseek, copy_file_range, getlk, flock: the kernel does them itself. No flush: before it would send one, it
+// writes back what a closed file holds, and it tells close() what failed; a request less for every file that is closed.
 fuse_lowlevel_ops Operations() {
   fuse_lowlevel_ops ops{};
   ops.init = Init;
@@ -459,7 +478,6 @@ fuse_lowlevel_ops Operations() {
   ops.create = Create;
   ops.read = Read;
   ops.write = Write;
-  ops.flush = Flush;
   ops.release = Release;
   ops.fsync = Fsync;
   ops.opendir = Opendir;
@@ -477,16 +495,42 @@ fuse_lowlevel_ops Operations() {
   return ops;
 }
 
-// libfuse before 3.17 asks for PARALLEL_DIROPS in `want` and leaves it out of its reply to INIT: then lookups in one
-// directory go one by one. These two put the bit in: the one sees the request (and keeps its node, for the log), the other
-// its reply.
+// What the request behind `header` holds at its beginning, if it is long enough.
+template <typename Body>
+Body BodyOf(const void* request, ssize_t size) {
+  Body body{};
+  if (size >= static_cast<ssize_t>(sizeof(fuse_in_header) + sizeof body)) {
+    std::memcpy(&body, static_cast<const char*>(request) + sizeof(fuse_in_header), sizeof body);
+  }
+  return body;
+}
+
+// libfuse before 3.17 leaves two bits out of its reply to INIT. Without PARALLEL_DIROPS, lookups in one directory go one by
+// one; without HANDLE_KILLPRIV_V2, each write(2) asks for security.capability. These two put the bits in: the one sees the
+// request (and keeps its node, for the log), the other its reply. With the second bit, clearing set-id bits is our work, by a flag of the request; a request
+// is served by the thread that read it.
 ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
   const ssize_t got = read(fd, buffer, size);
+  if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
   fuse_in_header header;
-  if (got >= static_cast<ssize_t>(sizeof header)) {
-    std::memcpy(&header, buffer, sizeof header);
-    request_node = header.nodeid;
-    if (header.opcode == FUSE_INIT) static_cast<Context*>(userdata)->init_unique = header.unique;
+  std::memcpy(&header, buffer, sizeof header);
+  request_node = header.nodeid;
+  auto& context = *static_cast<Context*>(userdata);
+  kill_set_id = false;
+  switch (header.opcode) {
+    case FUSE_INIT:
+      context.init_unique = header.unique;
+      context.kill_privileges =
+          !context.read_only && (BodyOf<fuse_init_in>(buffer, got).flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
+      break;
+    case FUSE_WRITE:
+      kill_set_id = (BodyOf<fuse_write_in>(buffer, got).write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
+      break;
+    case FUSE_SETATTR:
+      kill_set_id = (BodyOf<fuse_setattr_in>(buffer, got).valid & FATTR_KILL_SUIDGID) != 0;
+      break;
+    default:
+      break;
   }
   return got;
 }
@@ -498,7 +542,8 @@ ssize_t WriteReply(int fd, iovec* iov, int count, void* userdata) {
     std::memcpy(&header, iov[0].iov_base, sizeof header);
     constexpr size_t kFlagsEnd = offsetof(fuse_init_out, flags) + sizeof(uint32_t);
     if (header.unique == unique && header.error == 0 && iov[1].iov_len >= kFlagsEnd) {
-      static_cast<fuse_init_out*>(iov[1].iov_base)->flags |= FUSE_PARALLEL_DIROPS;
+      const uint32_t kill = static_cast<Context*>(userdata)->kill_privileges ? FUSE_HANDLE_KILLPRIV_V2 : 0;
+      static_cast<fuse_init_out*>(iov[1].iov_base)->flags |= FUSE_PARALLEL_DIROPS | kill;
       init_unique = 0;
     }
   }

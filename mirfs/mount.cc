@@ -282,18 +282,25 @@ Result<std::unique_ptr<Overlay>> OpenOverlay(Library& library, const MountArgume
                                    .mountpoint = mountpoint,
                                    .message = arguments.message,
                                    .tag = arguments.tag,
-                                   .author = ""});
+                                   .author = "",
+                                   .detached = arguments.detached});
+}
+
+// What the kernel holds of the mount comes to the daemon.
+Status WriteOut(const std::string& mountpoint) {
+  const int fd = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return FailErrno(errno, mountpoint);
+  const int failed = syncfs(fd) == 0 ? 0 : errno;
+  close(fd);
+  if (failed != 0) return FailErrno(failed, mountpoint + ": write out what was changed");
+  return {};
 }
 
 // What was asked for at the unmount; nothing for a plain umount.
 class UnmountWish {
  public:
   Status Take(const UnmountRequest& request, const std::string& mountpoint) {
-    const int fd = open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return FailErrno(errno, mountpoint);
-    const int failed = syncfs(fd) == 0 ? 0 : errno;
-    close(fd);
-    if (failed != 0 && !request.discard) return FailErrno(failed, mountpoint + ": write out what was changed");
+    if (auto written = WriteOut(mountpoint); !written && !request.discard) return written;
     {
       std::lock_guard lock(mutex_);  // before the unmount: the loop may end before this thread runs on
       request_ = request;
@@ -324,10 +331,12 @@ Result<UnmountResult> EndEdit(Library& library, std::unique_ptr<Overlay> overlay
     return UnmountResult{.version = std::nullopt, .discarded = true};
   }
   OverlayInfo info = overlay->info();
+  if (request.commit) info.detached = false;
   if (!request.message.empty()) info.message = request.message;
   if (!request.tag.empty()) info.tag = request.tag;
   if (!request.author.empty()) info.author = request.author;
   TRY(overlay->Update(info));
+  if (info.detached) return UnmountResult{.version = std::nullopt, .kept = true};
   TRY(overlay->MarkUnmounted());
   ASSIGN_OR_RETURN(auto version, CommitOverlay(library, std::move(overlay), {}));
   return UnmountResult{.version = std::move(version), .discarded = false};
@@ -343,11 +352,19 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
   std::unique_ptr<FuseSession> session;
   std::unique_ptr<ControlServer> control;
   UnmountWish wish;
+  std::mutex ending_mutex;
+  bool ending = false;  // guarded by ending_mutex; from then on the control thread has no filesystem
   auto mount = [&]() -> Status {
     ASSIGN_OR_RETURN(filesystem, BranchFs::Open(library, *overlay));
     ASSIGN_OR_RETURN(session, FuseSession::Mount(*filesystem, mountpoint, options));
     ASSIGN_OR_RETURN(control, ControlServer::Listen(overlay->path(), [&](const UnmountRequest& request) {
                        return wish.Take(request, mountpoint);
+                     }, [&]() -> Result<std::string> {
+                       TRY(WriteOut(mountpoint));
+                       const std::lock_guard lock(ending_mutex);
+                       if (ending) return Fail(EBUSY, "{}: it is being unmounted", mountpoint);
+                       TRY(filesystem->SyncAll());
+                       return overlay->MakeView();
                      }));
     return {};
   };
@@ -366,6 +383,10 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
     ASSIGN_OR_RETURN(const dev_t device, ServeUntilUnmounted(*session, mountpoint, readiness));
     // A connection that was aborted ends the loop too, with what the kernel held lost: that is a crash, not an unmount.
     const bool aborted = IsMounted(mountpoint, device);
+    {
+      const std::lock_guard lock(ending_mutex);
+      ending = true;
+    }
     TRY(filesystem->Close());
     status.reset();
     filesystem.reset();

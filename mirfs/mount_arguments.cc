@@ -23,6 +23,7 @@ const char kMountUsage[] =
     "  edit=BRANCH      one branch: unmounting makes a version\n"
     "  resume=OVERLAY   go on with an overlay (`mirage overlay list`)\n"
     "  message=, tag=   of that version\n"
+    "  detach           unmounting makes none: `mirage overlay commit` does\n"
     "  either:\n"
     "  allow_other      other users too; the kernel checks modes\n"
     "  default_permissions  the kernel checks modes for the mount's user too\n"
@@ -94,6 +95,8 @@ Status ApplyOption(const std::string& option, MountArguments* arguments) {
     arguments->default_permissions = true;
   } else if (option == "system") {
     arguments->system = true;
+  } else if (option == "detach") {
+    arguments->detached = true;
   } else if (option == "remount") {
     return Fail(EINVAL, "remount: not possible; unmount it and mount it again");
   } else if (equals == option.npos || value.empty()) {
@@ -136,8 +139,8 @@ Status CheckTogether(const MountArguments& arguments) {
   if (edit && (!arguments.branch.empty() || !arguments.version.empty() || arguments.uid || arguments.gid)) {
     return Fail(EINVAL, "branch=, version=, uid= and gid= go with read-only mounts");
   }
-  if (arguments.edit_branch.empty() && (!arguments.message.empty() || !arguments.tag.empty())) {
-    return Fail(EINVAL, "message= and tag= go with edit=");
+  if (arguments.edit_branch.empty() && (!arguments.message.empty() || !arguments.tag.empty() || arguments.detached)) {
+    return Fail(EINVAL, "message=, tag= and detach go with edit=");
   }
   if (arguments.system && geteuid() != 0) return Fail(EINVAL, "system: only for root");
   return {};

@@ -54,7 +54,9 @@ std::string EncodeInfo(const OverlayInfo& info) {
             {"tag", info.tag},
             {"author", ToUnicode(info.author)},
             {"created", info.created},
+            {"detached", info.detached},
             {"error", ToUnicode(info.error)}};
+  for (const std::string& conflict : info.conflicts) json["conflicts"].push_back(ToUnicode(conflict));
   return json.dump(2) + "\n";
 }
 
@@ -83,7 +85,11 @@ Result<OverlayInfo> DecodeInfo(const std::string& id, const std::string& text) {
     info.tag = json.at("tag").get<std::string>();
     info.author = FromUnicode(json.at("author").get<std::string>());
     info.created = json.at("created").get<int64_t>();
+    info.detached = json.value("detached", false);
     info.error = FromUnicode(json.at("error").get<std::string>());
+    for (const auto& conflict : json.value("conflicts", Json::array())) {
+      info.conflicts.push_back(FromUnicode(conflict.get<std::string>()));
+    }
     return info;
   } catch (const Json::exception&) {
     return damaged();
@@ -181,9 +187,13 @@ Status DiscardOverlay(Library& library, const std::string& id) {
   return RemoveTree(library.env(), path);
 }
 
-Overlay::Overlay(Library& library, std::string path, OverlayInfo info, FileLock lock)
+Overlay::Overlay(Library& library, std::string path, OverlayInfo info, std::optional<FileLock> lock)
     : library_(library), path_(std::move(path)), info_(std::move(info)), lock_(std::move(lock)) {}
-Overlay::~Overlay() = default;
+Overlay::~Overlay() {
+  if (view_.empty()) return;
+  db_.reset();
+  static_cast<void>(RemoveTree(library_.env(), view_));
+}
 
 Status Overlay::OpenDb(bool create) {
   ASSIGN_OR_RETURN(db_, OverlayDb::Open(library_.env(), path_ + "/db", create));
@@ -204,6 +214,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateO
   info.message = options.message;
   info.tag = options.tag;
   info.author = options.author;
+  info.detached = options.detached;
   info.created = ::time(nullptr);
   ASSIGN_OR_RETURN(info.id, NewId());
   const std::string path = library.overlays_path() + "/" + info.id;
@@ -231,8 +242,28 @@ Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::stri
   ASSIGN_OR_RETURN(auto info, ReadInfo(library, id));  // as the last holder left it
   auto overlay =
       std::unique_ptr<Overlay>(new Overlay(library, library.overlays_path() + "/" + id, info, std::move(lock)));
+  static_cast<void>(RemoveTree(library.env(), overlay->path_ + "/views"));
   TRY(overlay->OpenDb(false));
   return overlay;
+}
+
+Result<std::unique_ptr<Overlay>> Overlay::OpenView(Library& library, const std::string& id, const std::string& database) {
+  ASSIGN_OR_RETURN(auto info, ReadInfo(library, id));
+  auto overlay = std::unique_ptr<Overlay>(new Overlay(library, library.overlays_path() + "/" + id, info, std::nullopt));
+  ASSIGN_OR_RETURN(overlay->db_, OverlayDb::Open(database, false));
+  overlay->view_ = database;
+  return overlay;
+}
+
+Result<std::string> Overlay::MakeView() const {
+  const std::string views = path_ + "/views";
+  if (auto made = library_.env().MakeDirectory(views, 0700); !made && made.error().code != EEXIST) {
+    return tl::make_unexpected(std::move(made).error());
+  }
+  ASSIGN_OR_RETURN(const std::string id, NewId());
+  std::string path = views + "/" + id;
+  TRY(db_->CopyTo(path));
+  return path;
 }
 
 Status Overlay::Update(const OverlayInfo& info) {
@@ -256,6 +287,7 @@ Status Overlay::MarkMounted(const std::string& mountpoint) {
   next.state = OverlayInfo::kActive;
   next.mountpoint = mountpoint;
   next.error.clear();
+  next.conflicts.clear();
   return Update(next);
 }
 
@@ -263,7 +295,7 @@ Status Overlay::Remove() {
   db_.reset();
   TRY(library_.env().Unlink(path_ + "/overlay.json"));
   TRY(RemoveTree(library_.env(), path_));
-  lock_.Release();
+  lock_.reset();
   return {};
 }
 

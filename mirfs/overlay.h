@@ -4,9 +4,14 @@
 //                 lock           flock'd by the daemon (or by a commit): a dead process holds none
 //                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
 //                 data/<inode>   file bytes (upper_file.h)
+//                 views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay is opened
 //
-// States: active (mounted, or left by a crash; never committed unasked) -> unmounted (a commit is due) -> gone;
-// unmounted -> conflict (its branch moved; waits for a decision) -> gone.
+// States: active (mounted, left by a crash, or detached; never committed unasked) -> unmounted (a commit is due) -> gone;
+// unmounted -> conflict (its branch moved and the changes touch; waits for a decision) -> gone.
+//
+// An overlay names objects of the library: its base manifest, and contents and trees that its records hold by id. All of
+// them are reachable from the base manifest, so that manifest is all that gc has to take for a root (`base` of each
+// overlay.json; one that cannot be read must stop gc). A commit publishes before it removes the overlay.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +36,9 @@ struct OverlayInfo {
   std::string message, tag, author;  // for the commit; empty: the default
   int64_t created = 0;          // seconds since 1970
   bool mounted = false;         // a live process (daemon, commit) holds the lock; not stored
+  bool detached = false;        // an unmount makes no commit due; it waits for `mirage overlay commit`
   std::string error;            // of the last failed commit
+  std::vector<std::string> conflicts;  // kConflict: "/etc/hosts: both changed its content"; as many as fit
 };
 const char* OverlayStateName(OverlayInfo::State state);  // "active", "unmounted", "conflict"
 
@@ -42,7 +49,7 @@ Result<OverlayInfo> FindOverlay(Library& library, const std::string& id);
 // Removes an overlay and what is in it. EBUSY: it is mounted. ENOENT: none of that id.
 Status DiscardOverlay(Library& library, const std::string& id);
 
-// An overlay held by this process: its lock, record and database. Opens threads (RocksDB): not before a fork.
+// An overlay held by this process (or a view of one that another holds): its lock, record and database. Opens threads (RocksDB): not before a fork.
 // Not thread-safe but for db().
 class Overlay {
  public:
@@ -50,11 +57,17 @@ class Overlay {
     std::string branch{};         // ENOENT: no such branch
     std::string mountpoint{};     // absolute
     std::string message{}, tag{}, author{};
+    bool detached = false;
   };
   // A new overlay above the branch's head.
   static Result<std::unique_ptr<Overlay>> Create(Library& library, const CreateOptions& options);
   // An existing one. EBUSY: a live process has it. ENOENT: none of that id.
   static Result<std::unique_ptr<Overlay>> Open(Library& library, const std::string& id);
+  // One that may be mounted, as it was when its daemon copied its database to `database` (control.h): to look at, unlocked.
+  // File bytes are those of now. The copy is removed with the object.
+  static Result<std::unique_ptr<Overlay>> OpenView(Library& library, const std::string& id, const std::string& database);
+  // The daemon's part of it: gives the copy's path.
+  Result<std::string> MakeView() const;
   ~Overlay();
 
   const OverlayInfo& info() const { return info_; }
@@ -72,12 +85,13 @@ class Overlay {
   Status Remove();
 
  private:
-  Overlay(Library& library, std::string path, OverlayInfo info, FileLock lock);
+  Overlay(Library& library, std::string path, OverlayInfo info, std::optional<FileLock> lock);
   Status OpenDb(bool create);
   Library& library_;
   std::string path_;
   OverlayInfo info_;
-  FileLock lock_;
+  std::optional<FileLock> lock_;  // not of a view
+  std::string view_;              // of a view: its database
   std::unique_ptr<OverlayDb> db_;
 };
 

@@ -3,6 +3,7 @@
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/table.h>
+#include <rocksdb/utilities/checkpoint.h>
 #include <rocksdb/write_batch.h>
 
 #include <bit>
@@ -15,11 +16,14 @@ namespace mirage {
 namespace {
 
 constexpr size_t kWriteBufferBytes = 16 << 20;
+constexpr uint64_t kNeverFlush = ~uint64_t{0};  // a copy takes the log along instead
+
+bool IsNoSpace(const rocksdb::Status& status) {
+  return status.IsNoSpace() || status.subcode() == rocksdb::Status::kNoSpace;
+}
 
 tl::unexpected<Error> FailDb(const rocksdb::Status& status, std::string_view doing) {
-  const int code = status.IsNoSpace() || status.subcode() == rocksdb::Status::kNoSpace ? ENOSPC
-                   : status.IsBusy()                                                   ? EBUSY
-                                                                                       : EIO;
+  const int code = IsNoSpace(status) ? ENOSPC : status.IsBusy() ? EBUSY : EIO;
   return Fail(code, "overlay: {}: {}", doing, status.ToString());
 }
 
@@ -144,9 +148,22 @@ Result<std::unique_ptr<OverlayDb>> OverlayDb::Open(Env& env, const std::string& 
 }
 
 Status OverlayDb::Write(const Batch& batch) {
-  const auto status = impl_->db->Write(rocksdb::WriteOptions(), &batch.impl_->batch);
+  auto status = impl_->db->Write(rocksdb::WriteOptions(), &batch.impl_->batch);
+  // A write that found the disk full stops all that follow, until somebody says that there may be room again.
+  if (IsNoSpace(status) && impl_->db->Resume().ok()) {
+    status = impl_->db->Write(rocksdb::WriteOptions(), &batch.impl_->batch);
+  }
   if (!status.ok()) return FailDb(status, "write");
   written_.fetch_add(1);
+  return {};
+}
+
+Status OverlayDb::CopyTo(const std::string& path) const {
+  rocksdb::Checkpoint* made = nullptr;
+  auto status = rocksdb::Checkpoint::Create(impl_->db.get(), &made);
+  const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+  if (status.ok()) status = checkpoint->CreateCheckpoint(path, kNeverFlush);
+  if (!status.ok()) return FailDb(status, "copy to " + path);
   return {};
 }
 

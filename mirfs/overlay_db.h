@@ -58,6 +58,8 @@ class OverlayDb {
   ~OverlayDb();
 
   Status Write(const Batch& batch);        // atomic; ENOSPC, EIO
+  // A database of its own at `path` (a new directory), with all that was written before.
+  Status CopyTo(const std::string& path) const;
   // Everything written before is on the disk when it returns.
   Status Sync() { return SyncTo(sequence()); }
   // The number of the last write; SyncTo(n) does nothing when write n is already on the disk.

@@ -181,8 +181,8 @@ Status DiffVersions(const TreeReader& reader, const Manifest& a, const Manifest&
   ASSIGN_OR_RETURN(const std::optional<Entry> after, FindOptional(reader, b.root, path));
   if (!before && !after) return Fail(ENOENT, "/{}: in neither of the two versions", path);
   PathSet links;
-  TRY(CollectChangedLinks(reader.library().links(), a.links, b.links, &links));
-  return Differ(reader, reader.library().trees(), links, visit).Run(path, before, after);
+  TRY(CollectChangedLinks(reader.links(), a.links, b.links, &links));
+  return Differ(reader, reader.trees(), links, visit).Run(path, before, after);
 }
 
 }  // namespace mirage

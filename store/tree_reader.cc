@@ -6,6 +6,7 @@ namespace mirage {
 namespace {
 
 constexpr size_t kWalkBatch = 256;  // entries of one directory held at a time
+constexpr size_t kStagedCacheBytes = 8 << 20;
 
 Result<Entry> DecodeNamed(const ObjectId& tree, std::string_view name, std::string_view value) {
   auto entry = DecodeEntry(value);
@@ -15,8 +16,17 @@ Result<Entry> DecodeNamed(const ObjectId& tree, std::string_view name, std::stri
 
 }  // namespace
 
+TreeReader::TreeReader(std::shared_ptr<const Library> library)
+    : library_(std::move(library)), objects_(&library_->objects()), trees_(&library_->trees()), links_(&library_->links()) {}
+
+TreeReader::TreeReader(std::shared_ptr<const Library> library, const ObjectReader& objects)
+    : library_(std::move(library)),
+      own_trees_(std::make_shared<MapReader>(objects, ObjectKind::kTree, kStagedCacheBytes)),
+      own_links_(std::make_shared<MapReader>(objects, ObjectKind::kLinks, kStagedCacheBytes)),
+      objects_(&objects), trees_(own_trees_.get()), links_(own_links_.get()) {}
+
 Result<std::optional<Entry>> TreeReader::Lookup(const ObjectId& tree, std::string_view name) const {
-  ASSIGN_OR_RETURN(const std::optional<std::string> value, library_->trees().Find(tree, name));
+  ASSIGN_OR_RETURN(const std::optional<std::string> value, trees_->Find(tree, name));
   if (!value) return std::nullopt;
   ASSIGN_OR_RETURN(Entry entry, DecodeNamed(tree, name, *value));
   return entry;
@@ -34,7 +44,7 @@ Result<std::vector<NamedEntry>> TreeReader::List(const ObjectId& tree) const {
 Status TreeReader::Scan(const ObjectId& tree, uint64_t index,
                         const std::function<bool(std::string_view name, const Entry&)>& visit) const {
   Status status;
-  TRY(library_->trees().ScanFrom(tree, index, [&](std::string_view name, std::string_view value) {
+  TRY(trees_->ScanFrom(tree, index, [&](std::string_view name, std::string_view value) {
     auto entry = DecodeNamed(tree, name, value);
     if (entry) return visit(name, *entry);
     status = tl::make_unexpected(std::move(entry).error());
@@ -43,7 +53,7 @@ Status TreeReader::Scan(const ObjectId& tree, uint64_t index,
   return status;
 }
 
-Result<uint64_t> TreeReader::Count(const ObjectId& tree) const { return library_->trees().Count(tree); }
+Result<uint64_t> TreeReader::Count(const ObjectId& tree) const { return trees_->Count(tree); }
 
 Result<Entry> TreeReader::Find(const Entry& root, std::string_view path) const {
   Entry entry = root;
@@ -117,7 +127,7 @@ Result<std::string> TreeReader::SymlinkTarget(const Entry& entry) const {
   return target;
 }
 
-Result<XattrSet> TreeReader::Xattrs(const Entry& entry) const { return ReadXattrs(library_->objects(), entry.xattrs); }
+Result<XattrSet> TreeReader::Xattrs(const Entry& entry) const { return ReadXattrs(*objects_, entry.xattrs); }
 
 Status TreeReader::Read(const Entry& entry, uint64_t offset, size_t length, std::string* out) const {
   if (entry.type != FileType::kRegular) return FailErrno(entry.is_directory() ? EISDIR : EINVAL, "read");
@@ -125,12 +135,12 @@ Status TreeReader::Read(const Entry& entry, uint64_t offset, size_t length, std:
 }
 
 Result<std::optional<std::string>> TreeReader::LinkGroup(const ObjectId& links, std::string_view path) const {
-  return library_->links().Find(links, path);
+  return links_->Find(links, path);
 }
 
 Result<std::map<std::string, std::vector<std::string>>> TreeReader::LinkGroups(const ObjectId& links) const {
   std::map<std::string, std::vector<std::string>> groups;
-  TRY(library_->links().Scan(links, "", [&](std::string_view path, std::string_view first) {
+  TRY(links_->Scan(links, "", [&](std::string_view path, std::string_view first) {
     groups[std::string(first)].emplace_back(path);
     return true;
   }));

@@ -1,4 +1,5 @@
-// A version's tree: lookup by path, iteration, hard-link groups. Stateless over a Library's caches; thread-safe.
+// A version's tree: lookup by path, iteration, hard-link groups. Over a Library's caches, or over objects that a transaction
+// has staged; thread-safe.
 #pragma once
 
 #include <functional>
@@ -20,7 +21,9 @@ struct NamedEntry {
 
 class TreeReader {
  public:
-  explicit TreeReader(std::shared_ptr<const Library> library) : library_(std::move(library)) {}
+  explicit TreeReader(std::shared_ptr<const Library> library);
+  // Trees, links and attributes from `objects`, which must outlive it; contents only as far as the library has them.
+  TreeReader(std::shared_ptr<const Library> library, const ObjectReader& objects);
 
   Result<std::optional<Entry>> Lookup(const ObjectId& tree, std::string_view name) const;
   Result<std::vector<NamedEntry>> List(const ObjectId& tree) const;  // whole directory; for small ones
@@ -43,10 +46,14 @@ class TreeReader {
   // All groups: first path -> its members, sorted (the first among them). O(size of the links map).
   Result<std::map<std::string, std::vector<std::string>>> LinkGroups(const ObjectId& links) const;
 
-  const Library& library() const { return *library_; }
+  const MapReader& trees() const { return *trees_; }
+  const MapReader& links() const { return *links_; }
 
  private:
   std::shared_ptr<const Library> library_;
+  std::shared_ptr<const MapReader> own_trees_, own_links_;
+  const ObjectReader* objects_;
+  const MapReader *trees_, *links_;
 };
 
 }  // namespace mirage

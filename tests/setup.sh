@@ -19,7 +19,7 @@ case ${1:-} in
   bench) peers="restic borgbackup casync bup squashfs-tools" ;;
   *) echo "usage: setup.sh [bench]" >&2; exit 2 ;;
 esac
-tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git"
+tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync"
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.
 kernel=$(for image in /boot/vmlinuz-*; do
   if [ -r "$image" ] && [ -d "/lib/modules/${image#/boot/vmlinuz-}" ]; then echo "$image"; fi

@@ -1,6 +1,7 @@
 #include "mirfs/committer.h"
 #include "mirfs/overlay.h"
 #include "tools/mirfs_process.h"
+#include "tools/overlay_view.h"
 #include "tools/refs_report.h"
 #include "tools/verbs.h"
 
@@ -10,6 +11,8 @@ namespace {
 struct Arguments {
   std::string action, id, mountpoint, raw_options;
   bool foreground = false;
+  std::string favor;
+  ChangePrinter::Options print;
   CommitOptions commit;
 };
 
@@ -33,13 +36,20 @@ Result<int> ListAll(Session& session, Library& library) {
       json["tag"] = overlay.tag;
       AddText(json, "author", overlay.author);
       json["created"] = FormatTime(overlay.created, 0);
+      if (overlay.detached) json["detached"] = true;
       if (!overlay.error.empty()) AddText(json, "error", overlay.error);
+      for (const std::string& conflict : overlay.conflicts) {
+        Json one;
+        AddText(one, "conflict", conflict);
+        json["conflicts"].push_back(std::move(one));
+      }
       session.out->Object(json);
       continue;
     }
     session.out->PathLine(fmt::format("{} {}/{} {} {} ", overlay.id, overlay.branch, overlay.base_tag,
                                       StateName(overlay), FormatTime(overlay.created, 0)),
                           overlay.mountpoint, overlay.error.empty() ? "" : ": " + session.out->Fit(overlay.error));
+    for (const std::string& conflict : overlay.conflicts) session.out->Line(session.out->Fit("  conflict " + conflict));
   }
   return kExitDone;
 }
@@ -51,7 +61,7 @@ Status RefuseMounted(const OverlayInfo& overlay) {
 }
 
 Result<int> Run(Session& session, Arguments& given) {
-  const bool resume = given.action == "resume", commit = given.action == "commit";
+  const bool resume = given.action == "resume", commit = given.action == "commit", diff = given.action == "diff";
   if ((given.action == "list") != given.id.empty()) {
     return UsageError(given.id.empty() ? given.action + " needs an overlay's ID" : "list takes nothing");
   }
@@ -62,11 +72,22 @@ Result<int> Run(Session& session, Arguments& given) {
   if (!commit && (!given.commit.to_branch.empty() || !given.commit.message.empty() || !given.commit.tag.empty())) {
     return UsageError("--to, -m and --tag go with commit");
   }
+  if (!diff && given.print.statistics) return UsageError("--stat goes with diff");
+  if (!given.favor.empty()) {
+    if (!commit) return UsageError("--favor goes with commit");
+    if (given.favor != "head" && given.favor != "overlay") return UsageError("--favor " + given.favor + ": head or overlay");
+    given.commit.favor = given.favor == "head" ? MergeFavor::kOurs : MergeFavor::kTheirs;
+  }
   if (!given.commit.to_branch.empty()) TRY(CheckBranchName(given.commit.to_branch));
   if (!given.commit.tag.empty()) TRY(CheckTagName(given.commit.tag));
   ASSIGN_OR_RETURN(const auto library, session.Open());
   if (given.action == "list") return ListAll(session, *library);
   ASSIGN_OR_RETURN(const OverlayInfo overlay, FindOverlay(*library, given.id));
+  if (diff) {
+    ASSIGN_OR_RETURN(const auto seen, LookAtOverlay(*library, overlay.id));
+    TRY(PrintOverlayChanges(session, library, *seen, nullptr, {""}, given.print));
+    return kExitDone;
+  }
   TRY(RefuseMounted(overlay));
   if (resume) {
     ASSIGN_OR_RETURN(const std::string mountpoint, CheckMountpoint(given.mountpoint));
@@ -104,11 +125,13 @@ Result<int> Run(Session& session, Arguments& given) {
 
 Action DeclareOverlay(Options& options) {
   auto arguments = std::make_shared<Arguments>();
-  options.Choice("list|resume|commit|discard", arguments->action, {"list", "resume", "commit", "discard"},
+  options.Choice("list|diff|resume|commit|discard", arguments->action, {"list", "diff", "resume", "commit", "discard"},
                  "what to do");
   options.Positional("ID", arguments->id, "the overlay, or the beginning of its id", false);
   options.Positional("MOUNTPOINT", arguments->mountpoint, "resume: where to mount it again", false);
   options.Value("--to", arguments->commit.to_branch, "commit: to this branch; a new one if its own has moved on");
+  options.Value("--favor", arguments->favor, "commit: head or overlay, the side to take where they conflict");
+  options.Flag("--stat", arguments->print.statistics, "diff: sizes before and after, and a sum at the end");
   options.Value("-m,--message", arguments->commit.message, "commit: the message of the version");
   options.Value("--tag", arguments->commit.tag, "commit: its tag; else the next vN");
   options.Value("-o,--options", arguments->raw_options, "resume: options as for `mirage mount`");

@@ -23,9 +23,9 @@ void PrintUnmounted(Session& session, const FoundMount& mount, bool discarded) {
 
 Result<int> UnmountReadOnly(Session& session, const Arguments& arguments, const FoundMount& mount) {
   const UnmountRequest& request = arguments.request;
-  if (!request.message.empty() || !request.tag.empty() || request.discard) {
-    return UsageError(
-        fmt::format("{}: a read-only mount; -m, --tag and --discard go with an edit mount", arguments.mountpoint));
+  if (!request.message.empty() || !request.tag.empty() || request.discard || request.commit) {
+    return UsageError(fmt::format("{}: a read-only mount; -m, --tag, --commit and --discard go with an edit mount",
+                                  arguments.mountpoint));
   }
   if (auto status = Unmount(mount.mountpoint, false); !status) {
     if (status.error().code != EBUSY) return tl::make_unexpected(status.error());
@@ -54,6 +54,13 @@ Result<int> UnmountEdit(Session& session, const Arguments& arguments, const Foun
     PrintRef(session, ended->version->branch, ended->version->tag, ended->version->manifest);
   } else if (ended->discarded) {
     PrintUnmounted(session, mount, true);
+  } else if (ended->kept && session.json) {
+    Json json;
+    json["overlay"] = mount.overlay_id;
+    session.out->Object(json);
+  } else if (ended->kept) {
+    session.out->Line("overlay " + mount.overlay_id);
+    session.Say(fmt::format("kept; `mirage overlay commit {}` makes a version of it", mount.overlay_id));
   } else if (session.json) {
     Json json;
     json["changed"] = false;
@@ -72,8 +79,10 @@ Action DeclareUmount(Options& options) {
   options.Value("-m,--message", arguments->request.message, "the message of the version");
   options.Value("--tag", arguments->request.tag, "its tag; else the next vN");
   options.Flag("--discard", arguments->request.discard, "throw the changes away");
+  options.Flag("--commit", arguments->request.commit, "commit, even if it was mounted with --detach");
   return [arguments](Session& session) -> Result<int> {
     const UnmountRequest& request = arguments->request;
+    if (request.discard && request.commit) return UsageError("--discard and --commit exclude each other");
     if (request.discard && (!request.message.empty() || !request.tag.empty())) {
       return UsageError("--discard makes no version to give a message or a tag");
     }

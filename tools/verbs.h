@@ -20,6 +20,7 @@ Action DeclareMounts(Options& options);
 Action DeclareUmount(Options& options);
 Action DeclareOverlay(Options& options);
 Action DeclareGc(Options& options);
+Action DeclareEnter(Options& options);
 Action DeclareFsck(Options& options);
 Action DeclareStats(Options& options);
 

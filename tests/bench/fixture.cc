@@ -96,6 +96,7 @@ Fixture::~Fixture() {
 void Fixture::Clean() const {
   UnmountMirage();
   if (IsMountPoint(edit())) Run(mirage("umount --discard " + Quote(edit())));
+  if (IsMountPoint(scratch() + "-upper/merged")) Run("umount " + Quote(scratch() + "-upper/merged"));  // branch_workloads.cc
   UnmountNative();
   // Those of the workloads: peers, and libraries of their own.
   Run("findmnt -rn -o TARGET | { grep -F " + Quote(options_.work + "/") + " || true; } | while read -r mounted; do umount \"$mounted\"; done");

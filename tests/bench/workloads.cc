@@ -92,6 +92,7 @@ std::vector<Workload> Workloads(const Fixture& fixture) {
                        {[&fixture] { fixture.UnmountNative(); },
                         "mount -o loop " + Quote(fixture.image()) + " " + Quote(fixture.native()) + " && ls " +
                             Quote(fixture.native() + "/v1")}});
+  AddBranch(fixture, &workloads);
   AddCommit(fixture, &workloads);
   return workloads;
 }

@@ -8,6 +8,9 @@
 
 namespace mirage::bench {
 
+// Edits of a branch beside kernel overlayfs (branch_workloads.cc).
+void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads);
+
 std::vector<Workload> Workloads(const Fixture& fixture);
 
 }  // namespace mirage::bench

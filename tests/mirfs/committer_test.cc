@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "mirfs/branch_fs.h"
+#include "store/diff.h"
 #include "tests/mirfs/model_tree.h"
 #include "tests/testing/store_fixture.h"
 
@@ -78,8 +79,73 @@ TEST_F(CommitterTest, NothingChangedMakesNoVersion) {
   EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
 }
 
-TEST_F(CommitterTest, TheSecondOfTwoIsKeptAndBecomesABranch) {
+TEST_F(CommitterTest, TheSecondOfTwoIsMergedWhenTheirChangesDoNotTouch) {
   auto first = Edited("etc/first", "1"), second = Edited("etc/second", "2");
+  const auto one = Must(CommitOverlay(*library_, std::move(first), {}));
+  const std::string path = second->path(), copy = directory_ / "copy", id = second->info().id;
+  ASSERT_EQ(0, std::system(fmt::format("cp -a '{}' '{}'", path, copy).c_str()));
+  const auto two = Must(CommitOverlay(*library_, std::move(second), {.message = "second"}));
+  ASSERT_TRUE(one && two);
+  for (const char* file : {"etc/first", "etc/second"}) {
+    model_.Make(file, FileType::kRegular, 0644);
+    model_.Write(file, 0, file == std::string("etc/first") ? "1" : "2");
+  }
+  EXPECT_EQ("", model_.DifferenceFrom(library_, two->manifest));
+  const auto merged = Must(ReadManifest(library_->objects(), two->manifest));
+  EXPECT_EQ(std::vector{one->manifest}, merged.parents);
+  EXPECT_EQ("second", merged.message);
+  EXPECT_EQ("edit of main/v1, merged onto main/v2", merged.source);
+  const auto base = Must(ReadManifest(library_->objects(), base_.manifest));
+  EXPECT_EQ(base.file_count + 2, merged.file_count);
+  EXPECT_EQ(base.total_bytes + 2, merged.total_bytes);
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  // Published, but the process died before the overlay was removed: it is not made twice.
+  ASSERT_EQ(0, std::system(fmt::format("cp -a '{}' '{}'", copy, path).c_str()));
+  EXPECT_EQ(two->manifest, Must(CommitOverlay(*library_, id, {}))->manifest);
+}
+
+TEST_F(CommitterTest, ASideCanBeTakenWhereTwoConflict) {
+  for (const auto favor : {MergeFavor::kOurs, MergeFavor::kTheirs}) {
+    const std::string name = favor == MergeFavor::kOurs ? "1" : "2";
+    auto first = Edited("etc/hosts", name + "head"), second = Edited("etc/hosts", name + "edit");
+    ASSERT_TRUE(Must(CommitOverlay(*library_, std::move(first), {})));
+    const std::string id = second->info().id;
+    EXPECT_EQ(EAGAIN, CommitOverlay(*library_, std::move(second), {}).error().code);
+    EXPECT_EQ(std::vector<std::string>{"/etc/hosts: both changed its content"}, Only().conflicts);
+    const auto version = Must(CommitOverlay(*library_, id, {.favor = favor}));
+    ASSERT_TRUE(version);
+    const TreeReader reader(library_);
+    const Manifest manifest = Must(ReadManifest(library_->objects(), version->manifest));
+    std::string bytes;
+    Must(reader.Read(Must(reader.Find(manifest.root, "etc/hosts")), 0, 5, &bytes));
+    EXPECT_EQ(favor == MergeFavor::kOurs ? "1head" : "2edit", bytes);
+  }
+}
+
+TEST_F(CommitterTest, WhatWouldBeCommittedCanBeSeenBefore) {
+  auto overlay = Edited("etc/new", "1");
+  const auto lines = [&](const Overlay& seen) {
+    const auto staged = Must(StagedOverlay::Stage(*library_, seen));
+    const TreeReader reader(library_, staged->objects());
+    std::string text;
+    Must(DiffVersions(reader, staged->base(), staged->manifest(), "", [&](const Change& change) -> Status {
+      text += fmt::format("{} {}\n", static_cast<char>(change.kind), change.path);
+      return {};
+    }));
+    return text;
+  };
+  EXPECT_EQ("m etc\nA etc/new\n", lines(*overlay));
+  const std::string copy = Must(overlay->MakeView());
+  {
+    const auto view = Must(Overlay::OpenView(*library_, overlay->info().id, copy));
+    EXPECT_EQ("m etc\nA etc/new\n", lines(*view));
+  }
+  EXPECT_FALSE(library_->env().Stat(copy));
+  EXPECT_TRUE(Must(CommitOverlay(*library_, std::move(overlay), {})));
+}
+
+TEST_F(CommitterTest, TheSecondOfTwoIsKeptAndBecomesABranch) {
+  auto first = Edited("etc/second", "1"), second = Edited("etc/second", "2");
   const std::string id = second->info().id;
   ASSERT_TRUE(Must(CommitOverlay(*library_, std::move(first), {})));
   const auto refused = CommitOverlay(*library_, std::move(second), {});

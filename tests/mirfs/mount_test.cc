@@ -362,6 +362,48 @@ TEST_F(MountTest, SigtermWhileInUseServesOnToTheLastUser) {
   EXPECT_EQ(Head(), "v2 late\n");
 }
 
+TEST_F(MountTest, ALazyUnmountCommitsWithItsLastUser) {
+  Start("edit=debian");
+  const int file = open((mountpoint() + "/etc/motd").c_str(), O_WRONLY | O_TRUNC | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  MustRun("umount -l " + mountpoint() + " || fusermount3 -uz " + mountpoint());
+  EXPECT_EQ(write(file, "late\n", 5), 5);
+  EXPECT_EQ(Head(), "v1 hello\n");
+  close(file);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v2 late\n");
+}
+
+TEST_F(MountTest, DetachedWaitsToBeTold) {
+  Start("edit=debian,detach,message=later");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v1 hello\n");
+  const std::string id = OverlayId();
+  Start("edit=debian");  // commits what is due, and this is not
+  EXPECT_FALSE(Must(ControlUnmount(*library_, Must(ListOverlays(*library_)).back().id, {})).version);
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(Head(), "v1 hello\n");
+  EXPECT_TRUE(Must(CommitOverlay(*library_, id, {})));
+  EXPECT_EQ(Head(), "v2 edited\n");
+}
+
+// Marked as unmounted, and then the process died: the commit is due, and made by whoever edits the branch next.
+TEST_F(MountTest, AnInterruptedCommitIsMadeByTheNextMount) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd && sync -f " + mountpoint());
+  kill(daemon_, SIGKILL);
+  WaitForEnd();
+  MustRun("fusermount3 -uz " + mountpoint());
+  Must(Must(Overlay::Open(*library_, OverlayId()))->MarkUnmounted());
+  Start("edit=debian");
+  EXPECT_EQ(Head(), "v2 edited\n");
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  EXPECT_EQ(WaitForEnd(), 0);
+}
+
 TEST_F(MountTest, AKilledDaemonsOverlayIsNeverCommittedUnasked) {
   Start("edit=debian");
   MustRun("echo edited > " + mountpoint() + "/etc/motd && sync -f " + mountpoint());
