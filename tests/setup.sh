@@ -11,7 +11,8 @@ case $architecture in
 esac
 
 build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev librocksdb-dev libyaml-cpp-dev
-  libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev"
+  libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev
+  libext2fs-dev libblkid-dev libseccomp-dev"
 run="fuse3 qemu-utils $qemu"
 tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git"
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.

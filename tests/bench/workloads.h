@@ -9,5 +9,6 @@
 namespace mirage::bench {
 
 std::vector<Workload> Workloads(const Fixture& fixture);
+void AddDiskImports(const Fixture& fixture, std::vector<Workload>* workloads);  // import_workloads.cc
 
 }  // namespace mirage::bench
