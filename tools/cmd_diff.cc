@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "store/revision.h"
+#include "tools/packages_report.h"
 #include "tools/text_patch.h"
 #include "tools/verbs.h"
 #include "tools/version_path.h"
@@ -12,7 +13,7 @@ namespace {
 
 struct Arguments {
   std::vector<std::string> sides;
-  bool statistics = false, patch = false;
+  bool statistics = false, patch = false, packages = false;
 };
 
 // What differs between two entries of one path, beside the contents: "mode 0644 -> 0755".
@@ -207,6 +208,12 @@ Result<int> RunDiff(Session& session, const Arguments& arguments) {
   const TreeReader reader(library);
   ASSIGN_OR_RETURN(const VersionPath a, ResolveVersionPath(*snapshot, sides[0]));
   ASSIGN_OR_RETURN(const VersionPath b, ResolveVersionPath(*snapshot, sides[1]));
+  if (arguments.packages) {
+    if (a.path || b.path || !session.paths.empty()) return UsageError("--packages compares whole versions, not paths");
+    ASSIGN_OR_RETURN(const auto before, ReadPackages(*snapshot, a.version, sides[0]));
+    ASSIGN_OR_RETURN(const auto after, ReadPackages(*snapshot, b.version, sides[1]));
+    return PrintPackageDifferences(session, before, after) > 0 ? 1 : 0;
+  }
   ChangePrinter printer(session, reader, arguments);
   ASSIGN_OR_RETURN(const std::string path_a, TreePath(a.path.value_or("")));
   ASSIGN_OR_RETURN(const std::string path_b, TreePath(b.path.value_or("")));
@@ -246,6 +253,7 @@ Action DeclareDiff(Options& options) {
   options.Positionals("A B", arguments->sides, "two versions, one range A..B, or two V:PATH", 1, 2);
   options.Flag("--stat", arguments->statistics, "sizes before and after, and a sum at the end");
   options.Flag("-p,--patch", arguments->patch, "what changed: attributes, and a text patch that patch -p1 takes");
+  options.Flag("--packages", arguments->packages, "the installed packages: A added, D deleted, M another version");
   return [arguments](Session& session) { return RunDiff(session, *arguments); };
 }
 
