@@ -166,6 +166,7 @@ class GuestfsSource::TreeReading {
       if (!next) return {};
       TarMember& member = *next;
       if (const size_t index = IndexOf(member.path); index < seen_.size()) seen_[index] = true;
+      if (member.sparse) return Fail(EIO, "/{} came as a sparse member, which was not asked for", member.path);
       const FileType type = member.entry.type;
       if (type == FileType::kFifo || type == FileType::kCharDevice || type == FileType::kBlockDevice) {
         specials_.push_back(member.path);

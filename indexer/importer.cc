@@ -5,17 +5,20 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <unordered_map>
 
+#include "indexer/direct_source.h"
 #include "indexer/directory_source.h"
 #include "indexer/disk_format.h"
 #include "indexer/entry_spool.h"
 #include "indexer/exclusion.h"
 #include "indexer/guestfs_source.h"
 #include "indexer/progress.h"
+#include "indexer/tar_source.h"
 #include "store/revision.h"
 #include "store/tree_writer.h"
 
@@ -74,6 +77,7 @@ class Importer final : public ImportSink {
     return transaction_.contents().Append(bytes);
   }
   Status AppendHole(uint64_t length) override {
+    TRY(CheckInterrupted());
     progress_.Count(0, length);
     return transaction_.contents().AppendZeros(length);
   }
@@ -250,8 +254,48 @@ Result<Place> CheckPlace(const Snapshot& snapshot, const ImportOptions& options)
   return place;
 }
 
+// A raw disk for the direct reader; null: it is for the appliance, and `say` has told why.
+Result<std::unique_ptr<ImageSource>> OpenDirectly(const ImportOptions& options, const std::string& format,
+                                                  const std::function<void(std::string_view)>& say) {
+  std::string why;
+  if (format != "raw") {
+    why = fmt::format("it is a {} image; the direct reader takes raw ones", format);
+  } else {
+    auto source = DirectSource::Open(options.source, options.interrupted);
+    if (source && (options.reader == "direct" || (*source)->plan().doubts.empty())) {
+      say("reading the disk directly, without the appliance");
+      return std::move(*source);
+    }
+    if (!source && source.error().code == EINTR) return tl::make_unexpected(std::move(source).error());
+    why = source ? (*source)->plan().doubts.front() : source.error().message;
+  }
+  if (options.reader == "direct") {
+    return Fail(EOPNOTSUPP, "{}; --reader guestfs reads it through the appliance", why);
+  }
+  say(fmt::format("reading the disk through the appliance ({})", why));
+  return nullptr;
+}
+
+std::string FirstBytes(const std::string& path) {
+  std::string bytes(512, '\0');
+  std::ifstream file(path, std::ios::binary);
+  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+  bytes.resize(static_cast<size_t>(file.gcount()));
+  return bytes;
+}
+
 Result<std::unique_ptr<ImageSource>> OpenSource(const Library& library, const ImportOptions& options,
-                                                const Exclusion& exclusion, const std::string& scratch) {
+                                                const Exclusion& exclusion, const std::string& scratch,
+                                                const std::function<void(std::string_view)>& say) {
+  if (options.reader != "auto" && options.reader != "guestfs" && options.reader != "direct") {
+    return Fail(EINVAL, "reader {} is not known; use auto, guestfs or direct", options.reader);
+  }
+  if (options.source == "-") {
+    if (options.format.empty() || options.format == "tar") {
+      return std::make_unique<TarSource>(options.source, options.interrupted);
+    }
+    return Fail(EINVAL, "standard input is read as a tar archive; a {} must be a file", options.format);
+  }
   struct stat st;
   if (stat(options.source.c_str(), &st) != 0) return FailErrno(errno, options.source);
   const bool directory = S_ISDIR(st.st_mode);
@@ -262,7 +306,15 @@ Result<std::unique_ptr<ImageSource>> OpenSource(const Library& library, const Im
     }
     return std::make_unique<DirectorySource>(options.source, library.path(), options.interrupted);
   }
+  const bool detected = options.format.empty() && S_ISREG(st.st_mode) && LooksLikeTar(FirstBytes(options.source));
+  if (detected || options.format == "tar") {
+    return std::make_unique<TarSource>(options.source, options.interrupted);
+  }
   ASSIGN_OR_RETURN(std::string format, DetectDiskFormat(options.source, options.format));
+  if (options.reader != "guestfs") {
+    ASSIGN_OR_RETURN(auto source, OpenDirectly(options, format, say));
+    if (source) return source;
+  }
   GuestfsSource::Options guest;
   guest.path = options.source;
   guest.format = std::move(format);
@@ -285,9 +337,10 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
   for (const ObjectId& parent : place.parents) {
     ASSIGN_OR_RETURN(leases.emplace_back(), library.Lease(parent));
   }
-  ASSIGN_OR_RETURN(auto source, OpenSource(library, options, exclusion, transaction->directory()));
-
   Progress progress(options.progress_bar, options.say);
+  ASSIGN_OR_RETURN(auto source, OpenSource(library, options, exclusion, transaction->directory(),
+                                           [&](std::string_view line) { progress.Print(line); }));
+
   ImportReport report;
   Manifest manifest;
   {

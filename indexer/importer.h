@@ -1,5 +1,5 @@
-// Import: a disk image or a directory becomes the next version of a branch, or nothing at all. Publish is the last
-// step: an import that fails or is interrupted leaves the library as it was.
+// Import: a disk image, a directory or a tar archive becomes the next version of a branch, or nothing at all. Publish is
+// the last step: an import that fails or is interrupted leaves the library as it was.
 #pragma once
 
 #include <atomic>
@@ -14,12 +14,13 @@
 namespace mirage {
 
 struct ImportOptions {
-  std::string source;   // a host path: a directory or a disk image
+  std::string source;   // a host path: a directory, a disk image or a tar archive; "-": an archive from standard input
   std::string branch;
   std::string tag;      // empty: the next vN
   std::string message;
   std::string parent;   // a revision; empty: the branch's head, if there is one
-  std::string format;   // "" detect | raw | qcow2 | directory
+  std::string format;   // "" detect | raw | qcow2 | tar | directory
+  std::string reader = "auto";  // of a disk: auto | guestfs | direct (IMPORT.md)
   bool allow_empty = false;   // a version even if nothing changed
   bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
   std::vector<std::string> exclude;  // patterns beside the policy's (exclusion.h): "/var/cache/*"

@@ -9,7 +9,8 @@
 #include <optional>
 #include <set>
 
-#include <nlohmann/json.hpp>
+#include "indexer/linux_system.h"
+#include "indexer/system_description.h"
 
 namespace mirage {
 namespace {
@@ -34,6 +35,14 @@ std::optional<std::vector<std::string>> TakeList(char** list) {
 std::string TakeString(char* text) {
   const std::unique_ptr<char, Freer> owner(text);
   return text == nullptr ? "" : text;
+}
+
+// A small regular file, symbolic links followed inside the guest; empty when there is none. (A fifo must not be opened.)
+std::string ReadGuestFile(guestfs_h* g, const char* path) {
+  if (guestfs_is_file_opts(g, path, GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) return {};
+  size_t size = 0;
+  const std::unique_ptr<char, Freer> bytes(guestfs_read_file(g, path, &size));
+  return bytes ? std::string(bytes.get(), size) : std::string();
 }
 
 bool IsEncrypted(std::string_view type) { return type == "crypto_LUKS" || type == "BitLocker"; }
@@ -171,15 +180,19 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
   if (inspection.root.empty()) return {};
   guestfs_h* const g = appliance.handle();
   const char* const root = inspection.root.c_str();
-  using Json = nlohmann::json;
-  Json os = {{"type", TakeString(guestfs_inspect_get_type(g, root))},
-             {"distro", TakeString(guestfs_inspect_get_distro(g, root))},
-             {"product", TakeString(guestfs_inspect_get_product_name(g, root))},
-             {"major", guestfs_inspect_get_major_version(g, root)},
-             {"minor", guestfs_inspect_get_minor_version(g, root)},
-             {"hostname", TakeString(guestfs_inspect_get_hostname(g, root))},
-             {"arch", TakeString(guestfs_inspect_get_arch(g, root))}};
-  Json packages = Json::array();
+  SystemDescription system;
+  system.type = TakeString(guestfs_inspect_get_type(g, root));
+  system.distro = TakeString(guestfs_inspect_get_distro(g, root));
+  system.product = TakeString(guestfs_inspect_get_product_name(g, root));
+  system.major = guestfs_inspect_get_major_version(g, root);
+  system.minor = guestfs_inspect_get_minor_version(g, root);
+  if (system.distro == "debian") {  // of Debian libguestfs gives /etc/debian_version, "12.4"
+    SystemDescription release;
+    DescribeRelease(ReadGuestFile(g, "/etc/os-release"), "", release);
+    if (!release.product.empty()) system.product = release.product;
+  }
+  system.hostname = TakeString(guestfs_inspect_get_hostname(g, root));
+  system.arch = TakeString(guestfs_inspect_get_arch(g, root));
   const std::unique_ptr<guestfs_application2_list, Freer> list(guestfs_inspect_list_applications2(g, root));
   if (list == nullptr) {
     sink.Omit(appliance.Failed("the installed packages could not be listed").value().message);
@@ -189,16 +202,11 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
       std::string version = package.app2_version;
       if (package.app2_epoch != 0) version = fmt::format("{}:{}", package.app2_epoch, version);
       if (*package.app2_release != 0) version += fmt::format("-{}", package.app2_release);
-      packages.push_back({{"name", package.app2_name}, {"version", std::move(version)}, {"arch", package.app2_arch}});
+      system.packages.push_back({package.app2_name, std::move(version), package.app2_arch});
     }
   }
-  Json mountpoints = Json::object();
-  for (const MountPlan& plan : inspection.mounts) mountpoints[plan.path] = plan.device;
-  const Json whole = {{"schema", 1},
-                      {"os", std::move(os)},
-                      {"packages", std::move(packages)},
-                      {"mountpoints", std::move(mountpoints)}};
-  return whole.dump(-1, ' ', false, Json::error_handler_t::replace);
+  for (const MountPlan& plan : inspection.mounts) system.mountpoints[plan.path] = plan.device;
+  return EncodeSystem(std::move(system));
 }
 
 }  // namespace mirage

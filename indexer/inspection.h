@@ -31,10 +31,7 @@ Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink);
 // Mounts all of it, read-only. What the guest's fstab names and cannot be mounted is left out, but for the root.
 Status MountAll(Appliance& appliance, Inspection& inspection, ImportSink& sink);
 
-// The inspection object of an operating system that is mounted: canonical JSON (sorted keys, no spaces)
-//   {"mountpoints":{PATH:DEVICE},"os":{"arch","distro","hostname","major","minor","product","type"},
-//    "packages":[{"arch","name","version"}],"schema":1}
-// Text that is not UTF-8 comes with replacement characters. Empty without an operating system.
+// The inspection object of an operating system that is mounted (system_description.h). Empty without one.
 std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, ImportSink& sink);
 
 }  // namespace mirage

@@ -12,6 +12,7 @@ constexpr size_t kBlockBytes = 512;
 constexpr uint64_t kMaxExtensionBytes = 8 << 20;  // one header's names and attributes
 constexpr size_t kSkipBytes = 64 << 10;
 constexpr uint32_t kNanoseconds = 1'000'000'000;
+constexpr size_t kMaxSparsePieces = 1 << 20;
 constexpr std::string_view kXattrPrefix = "SCHILY.xattr.";
 
 // Offsets of ustar fields.
@@ -21,6 +22,10 @@ struct Field {
 constexpr Field kName{0, 100}, kMode{100, 8}, kUid{108, 8}, kGid{116, 8}, kSize{124, 12}, kMtime{136, 12},
     kChecksum{148, 8}, kLinkName{157, 100}, kMajor{329, 8}, kMinor{337, 8}, kPrefix{345, 155};
 constexpr size_t kTypeOffset = 156, kMagicOffset = 257;
+// GNU tar's own sparse members: four pieces and the file's size in the header, then blocks of 21 pieces.
+constexpr size_t kOldSparseOffset = 386, kOldSparseCount = 4, kOldExtendedOffset = 482, kBlockSparseCount = 21,
+                 kBlockExtendedOffset = 504, kOldNumberBytes = 12;
+constexpr Field kOldRealSize{483, 12};
 
 using Header = std::array<char, kBlockBytes>;
 
@@ -125,6 +130,11 @@ struct TarStream::Extensions {
   std::optional<uint64_t> size, uid, gid, major, minor;
   std::optional<Entry> time;  // its mtime
   XattrSet xattrs;
+  // GNU's sparse members in pax: a map here (0.0 and 0.1), or before the data (1.0).
+  std::optional<std::string> sparse_name;
+  std::optional<uint64_t> sparse_size, sparse_major, sparse_offset;
+  std::vector<TarPiece> sparse_pieces;
+  bool sparse = false, text_acl = false;
 
   Status Parse(std::string_view records) {
     while (!records.empty()) {
@@ -156,11 +166,120 @@ struct TarStream::Extensions {
     if (key == "SCHILY.devmajor") return number(major);
     if (key == "SCHILY.devminor") return number(minor);
     if (key == "mtime" && !ParseTime(value, time.emplace())) return Damaged("a time in an extended header");
-    if (key.starts_with("GNU.sparse.")) return Damaged("a sparse member, which was not asked for");
+    if (key.starts_with("GNU.sparse.")) return SetSparse(key.substr(11), value, number);
+    if (key.starts_with("SCHILY.acl.") && !value.empty()) text_acl = true;
+    // The label as the kernel keeps it, with its NUL.
+    if (key == "RHT.security.selinux" && !value.empty()) xattrs["security.selinux"] = std::string(value) + '\0';
     if (key.starts_with(kXattrPrefix)) xattrs[UnescapeXattrName(key.substr(kXattrPrefix.size()))] = value;
     return {};
   }
+
+  template <typename Number>
+  Status SetSparse(std::string_view key, std::string_view value, const Number& number) {
+    sparse = true;
+    if (key == "name") sparse_name = value;
+    if (key == "size" || key == "realsize") return number(sparse_size);
+    if (key == "major") return number(sparse_major);
+    if (key == "offset") return number(sparse_offset);
+    if (key == "numbytes") {
+      std::optional<uint64_t> length;
+      TRY(number(length));
+      if (!sparse_offset) return Damaged("a sparse member's map");
+      return AddPiece(*sparse_offset, *length);
+    }
+    if (key != "map") return {};
+    std::vector<uint64_t> numbers;
+    for (size_t start = 0; start <= value.size();) {
+      const size_t end = std::min(value.find(',', start), value.size());
+      if (!ParseDecimal(value.substr(start, end - start), numbers.emplace_back())) {
+        return Damaged("a sparse member's map");
+      }
+      start = end + 1;
+    }
+    if (numbers.size() % 2 != 0) return Damaged("a sparse member's map");
+    for (size_t i = 0; i < numbers.size(); i += 2) TRY(AddPiece(numbers[i], numbers[i + 1]));
+    return {};
+  }
+  Status AddPiece(uint64_t offset, uint64_t length) {
+    if (sparse_pieces.size() >= kMaxSparsePieces) return Damaged("a sparse member in too many pieces");
+    sparse_pieces.push_back({offset, length});
+    return {};
+  }
 };
+
+// The pieces in the header, then those in the blocks behind it.
+Status TarStream::ReadOldSparse(std::string_view header, TarMember& member) {
+  Header block;
+  std::copy(header.begin(), header.end(), block.begin());
+  const auto take = [&](size_t offset, size_t count) -> Status {
+    for (size_t i = 0; i < count; ++i) {
+      const size_t at = offset + i * 2 * kOldNumberBytes;
+      if (block[at] == 0) break;
+      ASSIGN_OR_RETURN(const int64_t start, Number(block, {at, kOldNumberBytes}));
+      ASSIGN_OR_RETURN(const int64_t length, Number(block, {at + kOldNumberBytes, kOldNumberBytes}));
+      if (start < 0 || length < 0 || member.pieces.size() >= kMaxSparsePieces) return Damaged("a sparse member's map");
+      member.pieces.push_back({static_cast<uint64_t>(start), static_cast<uint64_t>(length)});
+    }
+    return {};
+  };
+  ASSIGN_OR_RETURN(const int64_t size, Number(block, kOldRealSize));
+  if (size < 0) return Damaged("a negative size");
+  member.size = static_cast<uint64_t>(size);
+  TRY(take(kOldSparseOffset, kOldSparseCount));
+  bool more = block[kOldExtendedOffset] != 0;
+  while (more) {
+    TRY(ReadExactly(block.data(), block.size()));
+    TRY(take(0, kBlockSparseCount));
+    more = block[kBlockExtendedOffset] != 0;
+  }
+  return {};
+}
+
+// Format 1.0: before the data, in blocks of its own, decimal numbers each with a newline: how many, then offset and length.
+Status TarStream::ReadSparseMap(TarMember& member) {
+  Header block;
+  size_t at = block.size();
+  const auto number = [&]() -> Result<uint64_t> {
+    std::string digits;
+    for (;;) {
+      if (at == block.size()) {
+        if (data_left_ < block.size()) return Damaged("a sparse member's map");
+        TRY(ReadExactly(block.data(), block.size()));
+        data_left_ -= block.size();
+        at = 0;
+      }
+      const char c = block[at++];
+      if (c == '\n') break;
+      digits += c;
+      if (digits.size() > 20) return Damaged("a sparse member's map");
+    }
+    uint64_t value;
+    if (!ParseDecimal(digits, value)) return Damaged("a sparse member's map");
+    return value;
+  };
+  ASSIGN_OR_RETURN(const uint64_t count, number());
+  if (count > kMaxSparsePieces) return Damaged("a sparse member in too many pieces");
+  for (uint64_t i = 0; i < count; ++i) {
+    TarPiece piece;
+    ASSIGN_OR_RETURN(piece.offset, number());
+    ASSIGN_OR_RETURN(piece.length, number());
+    member.pieces.push_back(piece);
+  }
+  return {};
+}
+
+Status TarStream::CheckSparse(const TarMember& member) const {
+  uint64_t end = 0, sum = 0;
+  for (const TarPiece& piece : member.pieces) {
+    if (piece.offset < end || piece.offset > member.size || piece.length > member.size - piece.offset) {
+      return Damaged("a sparse member's map");
+    }
+    end = piece.offset + piece.length;
+    sum += piece.length;
+  }
+  if (sum != data_left_) return Damaged("a sparse member's map");
+  return {};
+}
 
 Status TarStream::ReadExactly(char* out, size_t size) {
   while (size > 0) {
@@ -212,6 +331,7 @@ Result<std::optional<TarMember>> TarStream::Next() {
     type = header[kTypeOffset];
     ASSIGN_OR_RETURN(size, Number(header, kSize));
     if (size < 0) return Damaged("a negative size");
+    if (type == 'V') continue;  // a volume's label
     if (type != 'x' && type != 'g' && type != 'L' && type != 'K') break;
     ASSIGN_OR_RETURN(const std::string bytes, ReadWhole(static_cast<uint64_t>(size)));
     if (type == 'x') TRY(extensions.Parse(bytes));
@@ -220,8 +340,12 @@ Result<std::optional<TarMember>> TarStream::Next() {
   }
 
   TarMember member;
-  std::string path = extensions.path.value_or(Text(header, kName));
-  if (!extensions.path && !Text(header, kPrefix).empty()) path = Text(header, kPrefix) + "/" + path;
+  std::string path = extensions.sparse_name ? *extensions.sparse_name : extensions.path.value_or(Text(header, kName));
+  // GNU's own format ("ustar" and two spaces) has other things where POSIX has the prefix.
+  const bool posix = header[kMagicOffset + 5] == 0;
+  if (posix && !extensions.sparse_name && !extensions.path && !Text(header, kPrefix).empty()) {
+    path = Text(header, kPrefix) + "/" + path;
+  }
   ASSIGN_OR_RETURN(member.path, CleanPath(path));
   member.target = extensions.link.value_or(Text(header, kLinkName));
   Entry& entry = member.entry;
@@ -229,6 +353,7 @@ Result<std::optional<TarMember>> TarStream::Next() {
     case '0':
     case '7':
     case '\0':
+    case 'S':
       member.size = extensions.size.value_or(static_cast<uint64_t>(size));
       break;
     case '1': {
@@ -246,7 +371,9 @@ Result<std::optional<TarMember>> TarStream::Next() {
       entry.type = FileType::kBlockDevice;
       break;
     case '5':
+    case 'D':  // GNU's incremental archives: a list of names follows, which is skipped
       entry.type = FileType::kDirectory;
+      if (type == 'D') member.size = extensions.size.value_or(static_cast<uint64_t>(size));
       break;
     case '6':
       entry.type = FileType::kFifo;
@@ -257,7 +384,22 @@ Result<std::optional<TarMember>> TarStream::Next() {
   if (member.size > kMaxFileSize) return Damaged("a size is too large");
   data_left_ = member.size;
   padding_ = (kBlockBytes - member.size % kBlockBytes) % kBlockBytes;
+  if (entry.type == FileType::kDirectory) member.size = 0;
   if (member.hard_link) return member;
+  if (type == 'S') {
+    member.sparse = true;
+    TRY(ReadOldSparse({header.data(), header.size()}, member));
+  } else if (extensions.sparse && entry.type == FileType::kRegular) {
+    member.sparse = true;
+    if (!extensions.sparse_size) return Damaged("a sparse member without its size");
+    member.size = *extensions.sparse_size;
+    member.pieces = std::move(extensions.sparse_pieces);
+    if (extensions.sparse_major.value_or(0) > 1) return Damaged("a sparse member of unknown form");
+    if (extensions.sparse_major.value_or(0) == 1) TRY(ReadSparseMap(member));
+  }
+  if (member.size > kMaxFileSize) return Damaged("a size is too large");
+  if (member.sparse) TRY(CheckSparse(member));
+  member.text_acl = extensions.text_acl;
 
   ASSIGN_OR_RETURN(const int64_t mode, Number(header, kMode));
   ASSIGN_OR_RETURN(const int64_t uid, Number(header, kUid));

@@ -1,7 +1,7 @@
-// A reader of the tar streams that the appliance sends: POSIX (pax) as GNU tar writes it. Not libarchive, which loses
-// what we keep: it takes an mtime of -0.5 for +0.5, hands attribute names on as GNU tar escaped them (%3D), and
-// converts names by the locale. The bytes come from a guest that is not trusted: every field is checked, and memory
-// is bounded.
+// A reader of tar streams, the appliance's and the user's: POSIX (ustar, pax) and GNU tar's own format, with its sparse
+// members in all four forms. Not libarchive, which loses what we keep: it takes an mtime of -0.5 for +0.5, hands attribute
+// names on as GNU tar escaped them (%3D), and converts names by the locale. The bytes come from a guest or a stranger
+// that is not trusted: every field is checked, and memory is bounded.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,28 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "store/object.h"
 #include "store/result.h"
 
 namespace mirage {
 
+struct TarPiece {
+  uint64_t offset = 0, length = 0;
+};
 struct TarMember {
   std::string path;     // without "./" and slashes at the ends; "" is the top
   bool hard_link = false;  // then only path and target (the first name, like path) hold
   Entry entry;          // type, mode, owner, mtime, rdev
   XattrSet xattrs;
   std::string target;   // of a symbolic or hard link
-  uint64_t size = 0;    // bytes of data that follow
+  uint64_t size = 0;    // of the file
+  // Of a sparse member, where in the file the data that follows belongs, in ascending order; all else is zeros. Of any
+  // other the data is the whole file.
+  bool sparse = false;
+  std::vector<TarPiece> pieces;
+  bool text_acl = false;  // it has ACLs as text (SCHILY.acl), which are not taken over
 };
 
 class TarStream {
@@ -41,6 +50,10 @@ class TarStream {
   Status ReadExactly(char* out, size_t size);
   Result<std::string> ReadWhole(uint64_t size);
   Status SkipData();
+
+  Status ReadOldSparse(std::string_view header, TarMember& member);
+  Status ReadSparseMap(TarMember& member);
+  Status CheckSparse(const TarMember& member) const;
 
   Source source_;
   uint64_t data_left_ = 0, padding_ = 0;

@@ -12,7 +12,8 @@ case $architecture in
 esac
 
 build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev librocksdb-dev libyaml-cpp-dev
-  libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev"
+  libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev
+  libext2fs-dev libblkid-dev libseccomp-dev"
 run="fuse3 qemu-utils $qemu"
 case ${1:-} in
   "") peers="" ;;

@@ -6,6 +6,7 @@
 #include "store/revision.h"
 #include "tools/change_printer.h"
 #include "tools/overlay_view.h"
+#include "tools/packages_report.h"
 #include "tools/verbs.h"
 #include "tools/version_path.h"
 
@@ -15,6 +16,7 @@ namespace {
 struct Arguments {
   std::vector<std::string> sides;
   ChangePrinter::Options print;
+  bool packages = false;
 };
 
 // ENOENT unless one of the two has the path: a path that is nowhere must not pass for equal.
@@ -71,6 +73,7 @@ Result<std::vector<std::string>> PathsToCompare(const Session& session, const st
 
 // A version against what an edit mount would commit now.
 Result<int> DiffMount(Session& session, const Arguments& arguments) {
+  if (arguments.packages) return UsageError("--packages: not of an edit mount; commit it first");
   if (arguments.print.patch) return UsageError("-p: not of an edit mount; commit it, or use diff(1) on the mount");
   ASSIGN_OR_RETURN(const auto mount, FindMount(arguments.sides[1]));
   if (!mount || mount->overlay_id.empty()) {
@@ -102,6 +105,12 @@ Result<int> RunDiff(Session& session, const Arguments& arguments) {
   ASSIGN_OR_RETURN(const VersionPath b, ResolveVersionPath(*snapshot, sides[1]));
   TRY(CheckContents(*snapshot, a.version.id));
   TRY(CheckContents(*snapshot, b.version.id));
+  if (arguments.packages) {
+    if (a.path || b.path || !session.paths.empty()) return UsageError("--packages compares whole versions, not paths");
+    ASSIGN_OR_RETURN(const auto before, ReadPackages(*snapshot, a.version, sides[0]));
+    ASSIGN_OR_RETURN(const auto after, ReadPackages(*snapshot, b.version, sides[1]));
+    return PrintPackageDifferences(session, before, after) > 0 ? 1 : 0;
+  }
   ChangePrinter printer(session, reader, arguments.print);
   ASSIGN_OR_RETURN(const std::string path_a, TreePath(a.path.value_or("")));
   ASSIGN_OR_RETURN(const std::string path_b, TreePath(b.path.value_or("")));
@@ -128,6 +137,7 @@ Action DeclareDiff(Options& options) {
   options.Positionals("A B", arguments->sides, "two versions, one range A..B, two V:PATH, or a version and an edit mount", 1, 2);
   options.Flag("--stat", arguments->print.statistics, "sizes before and after, and a sum at the end");
   options.Flag("-p,--patch", arguments->print.patch, "what changed: attributes, and a text patch that patch -p1 takes");
+  options.Flag("--packages", arguments->packages, "the installed packages: A added, D deleted, M another version");
   return [arguments](Session& session) { return RunDiff(session, *arguments); };
 }
 

@@ -28,11 +28,14 @@ Action DeclareImport(Options& options) {
   };
   auto arguments = std::make_shared<Arguments>();
   ImportOptions& import = arguments->import;
-  options.Positional("SOURCE", import.source, "a disk image (raw, qcow2, ...) or a directory", true);
+  options.Positional("SOURCE", import.source,
+                     "a disk image (raw, qcow2, ...), a directory or a tar archive (-: from standard input)", true);
   options.Positional("BRANCH[/TAG]", arguments->name, "a branch, made if there is none; no tag: the next vN", true);
   options.Value("-m,--message", import.message, "what this version is");
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
-  options.Value("--format", import.format, "raw, qcow2 or directory; else it is detected");
+  options.Value("--format", import.format, "raw, qcow2, tar or directory; else it is detected");
+  options.Value("--reader", import.reader,
+                "of a disk: direct (raw ext2/3/4, without the appliance), guestfs, or auto: direct where it can");
   options.Values("--exclude", import.exclude,
                  "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");

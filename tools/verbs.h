@@ -9,6 +9,7 @@ Action DeclareInit(Options& options);
 Action DeclareImport(Options& options);
 Action DeclareLog(Options& options);
 Action DeclareShow(Options& options);
+Action DeclarePackages(Options& options);
 Action DeclareLs(Options& options);
 Action DeclareCat(Options& options);
 Action DeclareStat(Options& options);

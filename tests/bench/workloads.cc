@@ -80,6 +80,7 @@ std::vector<Workload> Workloads(const Fixture& fixture) {
   AddReading(fixture, "diff", "diff -r v1 v2", DiffTrees, &workloads);
   // Everything after this point leaves more behind than it found: the reading above comes first.
   AddImports(fixture, &workloads);
+  AddDiskImports(fixture, &workloads);
   const auto number = std::make_shared<std::atomic<int>>(0);
   const std::string tag_file = Quote(fixture.scratch() + "-tag");
   workloads.push_back({"publish", "dd conv=fsync of 4 KiB",

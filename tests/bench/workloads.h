@@ -12,5 +12,6 @@ namespace mirage::bench {
 void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads);
 
 std::vector<Workload> Workloads(const Fixture& fixture);
+void AddDiskImports(const Fixture& fixture, std::vector<Workload>* workloads);  // import_workloads.cc
 
 }  // namespace mirage::bench

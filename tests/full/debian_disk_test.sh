@@ -1,5 +1,6 @@
 #!/bin/bash
-# A Debian disk, with all that a filesystem can hold added to it, is imported through libguestfs and mounted: it equals
+# A Debian disk, with all that a filesystem can hold added to it, is imported through libguestfs and directly, to one
+# tree and one list of packages, and mounted: it equals
 # the same disk loop-mounted, in everything compare_trees compares. Its files imported from that loop mount as a directory
 # give the same tree. Imported again: no changes. The second disk adds about what differs.
 # $MIRAGE_TEST_DISKS: where make_disks.sh keeps the disks (default: where the quickstart keeps its own).
@@ -82,8 +83,15 @@ for i in $(seq 2000); do echo "$i" >"$odd/empty/file-$i"; done
 detach
 
 mirage init "$work/library"
-echo "import of the disk"
-mirage --json import "$work/disk.img" disk/v1 >"$work/disk.json"
+echo "import of the disk through the appliance"
+mirage --json import --reader guestfs "$work/disk.img" disk/v1 >"$work/disk.json"
+echo "import of the disk directly"
+mirage --json import --reader direct "$work/disk.img" direct/v1 >"$work/direct.json"
+expect_equal "tree id by either reader" "$(json tree "$work/disk.json")" "$(json tree "$work/direct.json")"
+mirage diff --packages disk/v1 direct/v1 || fail "packages by either reader differ"
+[ "$(mirage packages disk/v1 | wc -l)" -gt 50 ] || fail "few packages: $(mirage packages disk/v1 | wc -l)"
+expect_equal "system by either reader" "$(mirage show disk/v1 | grep -E '^(system|packages|mount|disk):')" \
+  "$(mirage show direct/v1 | grep -E '^(system|packages|mount|disk):')"
 attach "$work/disk.img" ro,noload
 echo "import of its loop mount"
 mirage --json import "$work/ext4" tree/v1 >"$work/tree.json"

@@ -45,6 +45,7 @@ class GuestfsImportTest : public LibraryTest {
     ImportOptions options;
     options.source = source;
     options.branch = branch;
+    options.reader = "guestfs";
     options.say = [this](std::string_view line) { said_.emplace_back(line); };
     return options;
   }
@@ -117,6 +118,7 @@ TEST_F(GuestfsImportTest, ADiskEqualsItsLoopMountAndItsDirectory) {
   EXPECT_EQ(inspection["os"]["distro"], "debian");
   EXPECT_EQ(inspection["os"]["major"], 12);
   EXPECT_EQ(inspection["os"]["hostname"], "strange");
+  EXPECT_EQ(inspection["os"]["product"], "Debian GNU/Linux 12 (bookworm)");
   ASSERT_EQ(inspection["packages"].size(), 1u);
   EXPECT_EQ(inspection["packages"][0]["version"], "1:2.0-3");
 
@@ -129,6 +131,20 @@ TEST_F(GuestfsImportTest, ADiskEqualsItsLoopMountAndItsDirectory) {
   EXPECT_EQ(Head("directory").links, manifest.links);
   const auto again = Must(Import(*library_, Options(mount.path(), "disk")));
   EXPECT_FALSE(again.changed);
+
+  // The direct reader knows as much, without a launch.
+  ImportOptions direct = Options(disk, "direct");
+  direct.reader = "auto";
+  said_.clear();
+  const auto from_reader = Must(Import(*library_, direct));
+  EXPECT_EQ(said_.front(), "reading the disk directly, without the appliance");
+  EXPECT_EQ(from_reader.tree, from_disk.tree);
+  const Manifest read = Head("direct");
+  EXPECT_EQ(read.links, manifest.links);
+  EXPECT_EQ(read.mounts, manifest.mounts);
+  EXPECT_EQ(read.disks, manifest.disks);
+  EXPECT_EQ(Must(library_->objects().ReadObject(ObjectKind::kInspection, read.inspection)),
+            Must(library_->objects().ReadObject(ObjectKind::kInspection, manifest.inspection)));
 }
 
 // Two filesystems, no system; as qcow2; with excludes. And the second import of the same finds no change.

@@ -4,41 +4,11 @@
 
 #include <cstring>
 
+#include "tests/indexer/tar_bytes.h"
 #include "tests/testing/store_fixture.h"
 
 namespace mirage::testing {
 namespace {
-
-std::string Header(const std::string& name, char type, uint64_t size) {
-  std::string h(512, '\0');
-  h.replace(0, name.size(), name);
-  std::snprintf(h.data() + 100, 8, "%07o", 0644);
-  std::snprintf(h.data() + 108, 8, "%07o", 1000);
-  std::snprintf(h.data() + 116, 8, "%07o", 1001);
-  std::snprintf(h.data() + 124, 12, "%011lo", static_cast<unsigned long>(size));
-  std::snprintf(h.data() + 136, 12, "%011o", 7);
-  h[156] = type;
-  std::memcpy(h.data() + 257, "ustar\00000", 8);
-  h.replace(148, 8, "        ");
-  unsigned sum = 0;
-  for (const char c : h) sum += static_cast<uint8_t>(c);
-  std::snprintf(h.data() + 148, 8, "%06o", sum);
-  return h;
-}
-std::string Padded(std::string bytes) {
-  bytes.resize((bytes.size() + 511) / 512 * 512);
-  return bytes;
-}
-std::string Record(const std::string& key, const std::string& value) {
-  size_t length = key.size() + value.size() + 3;
-  for (size_t digits = 0; digits != std::to_string(length).size();) {
-    digits = std::to_string(length).size();
-    length = key.size() + value.size() + 3 + digits;
-  }
-  return std::to_string(length) + " " + key + "=" + value + "\n";
-}
-std::string Extended(const std::string& records) { return Header("x", 'x', records.size()) + Padded(records); }
-const std::string kEnd(1024, '\0');
 
 // Feeds seven bytes at a time, as a pipe might.
 TarStream Stream(const std::string& bytes) {
@@ -86,6 +56,21 @@ TEST(TarStreamTest, ExtendedHeadersGiveTimesNamesAndAttributes) {
   EXPECT_TRUE(z->xattrs.empty());
 }
 
+// 8 GiB and more do not fit in twelve octal digits with a NUL: pax says it in decimal, GNU tar in binary.
+TEST(TarStreamTest, LargeFilesSayTheirSize) {
+  const uint64_t large = uint64_t{20} << 30;
+  auto pax = Stream(Extended(Record("size", std::to_string(large))) + Header("a", '0', 0) + "data");
+  EXPECT_EQ(Must(pax.Next())->size, large);
+  EXPECT_EQ(Must(pax.ReadData(4)), "data");
+  std::string header = Header("a", '0', 0);
+  header.replace(124, 12, std::string("\x80\0\0\0\0\0\0\x05\0\0\0\0", 12));
+  header.replace(148, 8, "        ");
+  unsigned sum = 0;
+  for (const char c : header) sum += static_cast<uint8_t>(c);
+  std::snprintf(header.data() + 148, 8, "%06o", sum);
+  EXPECT_EQ(Must(Stream(header + "data").Next())->size, large);
+}
+
 TEST(TarStreamTest, RefusesDamage) {
   const std::string good = Header("./a", '0', 5) + Padded("hello") + kEnd;
   const auto error_of = [](const std::string& bytes) {
@@ -111,7 +96,18 @@ TEST(TarStreamTest, RefusesDamage) {
     EXPECT_EQ(error_of(Extended(records) + Header("./a", '0', 0) + kEnd), EIO) << records;
   }
   EXPECT_EQ(error_of(Extended(Record("mtime", "12x")) + Header("./a", '0', 0) + kEnd), EIO);
-  EXPECT_EQ(error_of(Extended(Record("GNU.sparse.major", "1")) + Header("./a", '0', 0) + kEnd), EIO);
+  const auto sparse = [&](const std::string& records, const std::string& data) {
+    return error_of(Extended(records) + Header("./a", '0', data.size()) + Padded(data) + kEnd);
+  };
+  const std::string one = Record("GNU.sparse.major", "1") + Record("GNU.sparse.realsize", "1000");
+  EXPECT_EQ(sparse(one, Padded("1\n990\n5\n") + "hello"), 0);
+  EXPECT_EQ(sparse(Record("GNU.sparse.major", "1"), Padded("0\n")), EIO);
+  for (const char* map : {"", "x\n", "1\n996\n5\n", "2\n0\n3\n2\n2\n", "1\n0\n4\n", "99999999999999999999\n",
+                          "18446744073709551615\n", "1\n18446744073709551615\n5\n"}) {
+    EXPECT_EQ(sparse(one, Padded(map) + "hello"), EIO) << map;
+  }
+  EXPECT_EQ(sparse(Record("GNU.sparse.size", "9") + Record("GNU.sparse.map", "1,2,3"), "hel"), EIO);
+  EXPECT_EQ(sparse(Record("GNU.sparse.size", "9") + Record("GNU.sparse.numbytes", "2"), "he"), EIO);
 }
 
 }  // namespace

@@ -1,0 +1,175 @@
+#include "indexer/tar_source.h"
+
+#include <algorithm>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "indexer/byte_stream.h"
+#include "indexer/tar_stream.h"
+
+namespace mirage {
+namespace {
+
+constexpr size_t kPieceBytes = 1 << 20;
+constexpr uint64_t kHolePieceBytes = 64 << 20;  // between two looks at Ctrl-C
+constexpr size_t kMagicOffset = 257;
+
+std::string_view ParentOf(std::string_view path) {
+  const size_t slash = path.rfind('/');
+  return slash == std::string_view::npos ? std::string_view{} : path.substr(0, slash);
+}
+
+}  // namespace
+
+bool LooksLikeTar(std::string_view head) {
+  using namespace std::string_view_literals;
+  if (head.size() > kMagicOffset + 5 && head.substr(kMagicOffset, 5) == "ustar") return true;
+  for (const std::string_view magic : {"\x1f\x8b"sv, "BZh"sv,
+                                       "\xfd"
+                                       "7zXZ\0"sv,
+                                       "\x28\xb5\x2f\xfd"sv}) {
+    if (head.starts_with(magic)) return true;
+  }
+  return false;
+}
+
+class TarSource::Unpacking {
+ public:
+  Unpacking(TarStream& stream, ImportSink& sink) : stream_(stream), sink_(sink) {}
+
+  Status Run() {
+    TRY(AddDirectory("", {}, {}));
+    for (;;) {
+      ASSIGN_OR_RETURN(auto next, stream_.Next());
+      if (!next) break;
+      TRY(Take(*next));
+    }
+    if (members_ == 0) return Fail(EINVAL, "the archive holds no files");
+    if (text_acls_ > 0) sink_.Omit(fmt::format("POSIX ACLs of {} files, which the archive has as text", text_acls_));
+    return {};
+  }
+
+ private:
+  enum class Kind : uint8_t { kDirectory, kOther, kLink };
+
+  // The directory itself and those above it that did not come.
+  Status AddDirectory(std::string path, Entry entry, const XattrSet& xattrs) {
+    if (entry.type != FileType::kDirectory) {
+      entry.type = FileType::kDirectory;
+      entry.mode = 0755;
+    }
+    kinds_[path] = Kind::kDirectory;
+    return sink_.Add(std::move(path), std::move(entry), xattrs, "");
+  }
+  Status AddParents(std::string_view path) {
+    if (path.empty()) return {};
+    const std::string parent(ParentOf(path));
+    const auto known = kinds_.find(parent);
+    if (known != kinds_.end()) {
+      if (known->second == Kind::kDirectory) return {};
+      return Fail(EINVAL, "/{} is below /{}, which is no directory in the archive", path, parent);
+    }
+    TRY(AddParents(parent));
+    return AddDirectory(parent, {}, {});
+  }
+
+  Status Take(TarMember& member) {
+    ++members_;
+    if (member.path.empty() && (member.hard_link || !member.entry.is_directory())) {
+      return Fail(EIO, "the archive is damaged: a member without a name");
+    }
+    if (member.hard_link && FirstOf(member.target) == member.path) return {};  // itself, by way of another link
+    TRY(AddParents(member.path));
+    const auto known = kinds_.find(member.path);
+    const bool directory = !member.hard_link && member.entry.is_directory();
+    if (known != kinds_.end()) {
+      if ((known->second == Kind::kDirectory) != directory) {
+        return Fail(EINVAL, "/{} comes twice, once as a directory and once not", member.path);
+      }
+      // What links to the first of both would be given the second.
+      if (known->second == Kind::kLink || linked_.contains(member.path)) {
+        return Fail(EINVAL, "/{} comes twice and has hard links; unpack the archive and import the directory",
+                    member.path);
+      }
+    }
+    if (directory) return AddDirectory(std::move(member.path), std::move(member.entry), member.xattrs);
+    if (member.hard_link) return TakeLink(member);
+    kinds_[member.path] = Kind::kOther;
+    if (member.text_acl) ++text_acls_;
+    if (member.entry.type != FileType::kRegular) {
+      return sink_.Add(std::move(member.path), std::move(member.entry), member.xattrs, std::move(member.target));
+    }
+    if (!member.sparse && member.size <= kWholeFileBytes) {
+      ASSIGN_OR_RETURN(std::string bytes, stream_.ReadData(static_cast<size_t>(member.size)));
+      return sink_.AddFile(std::move(member.path), std::move(member.entry), member.xattrs, std::move(bytes));
+    }
+    TRY(sink_.BeginFile(std::move(member.path), std::move(member.entry), member.xattrs));
+    if (!member.sparse) member.pieces = {{0, member.size}};
+    uint64_t at = 0;
+    for (const TarPiece& piece : member.pieces) {
+      TRY(AppendHole(piece.offset - at));
+      for (uint64_t left = piece.length; left > 0;) {
+        ASSIGN_OR_RETURN(const std::string bytes,
+                         stream_.ReadData(static_cast<size_t>(std::min<uint64_t>(left, kPieceBytes))));
+        TRY(sink_.AppendFile(bytes));
+        left -= bytes.size();
+      }
+      at = piece.offset + piece.length;
+    }
+    TRY(AppendHole(member.size - at));
+    return sink_.EndFile();
+  }
+
+  // What a name means: a link to a link is one to what that one links to.
+  const std::string& FirstOf(const std::string& path) const {
+    const auto through = firsts_.find(path);
+    return through == firsts_.end() ? path : through->second;
+  }
+  Status TakeLink(TarMember& member) {
+    std::string first = FirstOf(member.target);
+    const auto target = kinds_.find(first);
+    if (target == kinds_.end() || target->second == Kind::kDirectory) {
+      return Fail(EINVAL, "/{} is a hard link to /{}, which does not come before it", member.path, member.target);
+    }
+    kinds_[member.path] = Kind::kLink;
+    firsts_[member.path] = first;
+    linked_.insert(first);
+    return sink_.AddLink(std::move(member.path), std::move(first));
+  }
+
+  Status AppendHole(uint64_t length) {
+    while (length > 0) {
+      const uint64_t piece = std::min(length, kHolePieceBytes);
+      TRY(sink_.AppendHole(piece));
+      length -= piece;
+    }
+    return {};
+  }
+
+  TarStream& stream_;
+  ImportSink& sink_;
+  std::unordered_map<std::string, Kind> kinds_;          // of all names so far
+  std::unordered_map<std::string, std::string> firsts_;  // of hard links: what they link to
+  std::unordered_set<std::string> linked_;               // what hard links link to
+  uint64_t members_ = 0, text_acls_ = 0;
+};
+
+Result<SourceDescription> TarSource::Read(ImportSink& sink) {
+  sink.Stage("reading the archive");
+  ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(path_));
+  TarStream stream([&](char* out, size_t size) -> Result<size_t> {
+    if (interrupted_ != nullptr && interrupted_->load()) return Fail(EINTR, "interrupted; the library is as it was");
+    return bytes->Read(out, size);
+  });
+  TRY(Unpacking(stream, sink).Run());
+  // A damaged end of a compressed archive shows only when it is read to its end.
+  std::string rest(64 << 10, '\0');
+  for (;;) {
+    ASSIGN_OR_RETURN(const size_t n, bytes->Read(rest.data(), rest.size()));
+    if (n == 0) break;
+  }
+  return SourceDescription{};
+}
+
+}  // namespace mirage
