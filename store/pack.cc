@@ -1,5 +1,6 @@
 #include "store/pack.h"
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstring>
@@ -34,6 +35,13 @@ void Append(std::string* out, T number) {
 }
 
 template <typename T>
+std::string EncodeNumber(T number) {
+  std::string bytes;
+  Append(&bytes, number);
+  return bytes;
+}
+
+template <typename T>
 T Get(std::string_view bytes, size_t offset) {
   T number;
   std::memcpy(&number, bytes.data() + offset, sizeof number);
@@ -41,17 +49,7 @@ T Get(std::string_view bytes, size_t offset) {
 }
 
 bool IsKnownKind(uint8_t kind) {
-  switch (static_cast<ObjectKind>(kind)) {
-    case ObjectKind::kChunk:
-    case ObjectKind::kContent:
-    case ObjectKind::kContentNode:
-    case ObjectKind::kTree:
-    case ObjectKind::kLinks:
-    case ObjectKind::kXattrs:
-    case ObjectKind::kInspection:
-    case ObjectKind::kManifest: return true;
-  }
-  return false;
+  return std::find(kObjectKinds.begin(), kObjectKinds.end(), static_cast<ObjectKind>(kind)) != kObjectKinds.end();
 }
 
 struct BlockHeader {
@@ -267,32 +265,96 @@ Status PackWriter::Finish() {
 Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
                 const std::function<Status(const Location&, const Block&)>& visit) {
   ASSIGN_OR_RETURN(const auto file, env.Open(path, OpenMode::kRead));
-  ASSIGN_OR_RETURN(const uint64_t size, file->Size());
-  if (size > kMaxPackBytes) return Fail(EIO, "{}: longer than a pack may be", path);
+  return WalkPack(*file, path, number, library_uuid,
+                  [&](const Location& location, const Block& block, std::string_view) { return visit(location, block); },
+                  {});
+}
+
+namespace {
+
+// The first place at or behind `offset` where bytes stand that a block begins with; `size` if there is none.
+Result<uint64_t> FindBlockMagic(const File& file, uint64_t offset, uint64_t size) {
+  constexpr size_t kWindowBytes = 1 << 20;
+  const std::string magic = EncodeNumber(kBlockMagic);
   std::string bytes;
-  TRY(file->ReadAt(0, kPackHeaderBytes, &bytes));
-  if (bytes != EncodePackHeader(number, library_uuid)) {
-    return Fail(EIO, "{}: the header is damaged, or of another pack or library", path);
+  for (; offset + kBlockHeaderBytes <= size; offset += kWindowBytes) {
+    TRY(file.ReadAt(offset, kWindowBytes + magic.size() - 1, &bytes));
+    if (const size_t at = bytes.find(magic); at != std::string::npos) return offset + at;
   }
-  uint64_t offset = kPackHeaderBytes;
-  for (uint64_t blocks = 0;; ++blocks) {
-    TRY(file->ReadAt(offset, kBlockHeaderBytes, &bytes));
+  return size;
+}
+
+// The record of the block at `offset`, read and decoded.
+Result<std::shared_ptr<const Block>> ReadRecord(const File& file, PackNumber number, uint64_t offset,
+                                                std::string* record) {
+  TRY(file.ReadAt(offset, kBlockHeaderBytes, record));
+  ASSIGN_OR_RETURN(const BlockHeader header, DecodeBlockHeader(*record, number, offset));
+  TRY(file.ReadAt(offset, header.record_bytes(), record));
+  return Block::Decode(*record, number, static_cast<uint32_t>(offset));
+}
+
+}  // namespace
+
+Status WalkPack(const File& file, const std::string& path, PackNumber number, std::string_view library_uuid,
+                const VisitRecord& visit, const PackDamage& damaged) {
+  ASSIGN_OR_RETURN(const uint64_t size, file.Size());
+  if (size > kMaxPackBytes) return Fail(EIO, "{}: longer than a pack may be", path);
+  // Damage is told, or ends the walk.
+  const auto tell = [&](std::string what) -> Status {
+    if (!damaged) return Fail(EIO, "{}", what);
+    damaged(std::move(what));
+    return {};
+  };
+  std::string bytes;
+  TRY(file.ReadAt(0, kPackHeaderBytes, &bytes));
+  if (bytes != EncodePackHeader(number, library_uuid)) {
+    TRY(tell(fmt::format("{}: the header is damaged, or of another pack or library", path)));
+  }
+  uint64_t offset = kPackHeaderBytes, blocks = 0;
+  bool whole = true;
+  while (true) {
+    TRY(file.ReadAt(offset, kTrailerBytes, &bytes));
     if (bytes.size() >= sizeof kTrailerMagic && Get<uint32_t>(bytes, 0) == kTrailerMagic) {
-      if (bytes != EncodeTrailer(number, blocks, offset)) return Fail(EIO, "{}: the trailer is damaged", path);
-      if (size != offset + kTrailerBytes) return Fail(EIO, "{}: bytes behind the trailer", path);
+      const bool right = whole ? bytes == EncodeTrailer(number, blocks, offset)
+                               : bytes.size() == kTrailerBytes &&
+                                     bytes == EncodeTrailer(number, Get<uint64_t>(bytes, 8), offset);
+      if (right) {
+        if (size != offset + kTrailerBytes) return tell(fmt::format("{}: bytes behind the trailer", path));
+        return {};
+      }
+      TRY(tell(fmt::format("{}: the trailer is damaged", path)));
+      whole = false;
+    } else if (bytes.empty()) {
+      return tell(fmt::format("{}: ends without a trailer", path));
+    } else if (auto block = ReadRecord(file, number, offset, &bytes); block) {
+      const Location location{.pack = number,
+                              .offset = static_cast<uint32_t>(offset),
+                              .record_bytes = static_cast<uint32_t>(bytes.size()),
+                              .slot = 0};
+      TRY(visit(location, **block, bytes));
+      offset += bytes.size();
+      ++blocks;
+      continue;
+    } else if (whole) {  // what follows a damage and is none is not told again
+      TRY(tell(fmt::format("{}", block.error().message)));
+      whole = false;
+    }
+    // On at the next block that checks, or at the trailer.
+    ASSIGN_OR_RETURN(const uint64_t next, FindBlockMagic(file, offset + 1, size));
+    if (next < size) {
+      offset = next;
+    } else if (size >= kTrailerBytes && size - kTrailerBytes > offset) {
+      offset = size - kTrailerBytes;
+    } else {
       return {};
     }
-    if (bytes.empty()) return Fail(EIO, "{}: ends without a trailer", path);
-    ASSIGN_OR_RETURN(const BlockHeader header, DecodeBlockHeader(bytes, number, offset));
-    TRY(file->ReadAt(offset, header.record_bytes(), &bytes));
-    ASSIGN_OR_RETURN(const auto block, Block::Decode(bytes, number, static_cast<uint32_t>(offset)));
-    const Location location{.pack = number,
-                            .offset = static_cast<uint32_t>(offset),
-                            .record_bytes = static_cast<uint32_t>(bytes.size()),
-                            .slot = 0};
-    TRY(visit(location, *block));
-    offset += bytes.size();
   }
+}
+
+CompressedBlock RecompressedAsIs(const Block& block, std::string_view record) {
+  return {.rows = block.rows(),
+          .raw_bytes = static_cast<uint32_t>(block.raw_bytes()),
+          .frame = std::string(record.substr(kBlockHeaderBytes + block.rows().size() * kRowBytes))};
 }
 
 }  // namespace mirage
