@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs, with apt, whatever of Mirage's needs this Debian 12 lacks: to build it, to run it and to test it. Asks
 # nothing, with a terminal or without; does nothing, quickly, when all is there. Only then may it run without root.
+# `setup.sh fuzz` installs what tests/fuzz/run.sh needs too.
 set -eu
 
 architecture=$(dpkg --print-architecture)
@@ -14,6 +15,9 @@ build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxx
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev"
 run="fuse3 qemu-utils $qemu"
 tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git"
+case ${1:-} in
+  fuzz) tests="$tests clang libclang-rt-dev" ;;
+esac
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.
 kernel=$(for image in /boot/vmlinuz-*; do
   if [ -r "$image" ] && [ -d "/lib/modules/${image#/boot/vmlinuz-}" ]; then echo "$image"; fi
