@@ -79,8 +79,8 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
     if (mounted.contains(device) || type == "swap" || type == "unknown" || type.empty()) continue;
     if (device.starts_with("btrfsvol:")) continue;
     // A btrfs whose subvolumes are mounted.
-    if (std::any_of(mounted.begin(), mounted.end(),
-                    [&](const std::string& m) { return m.starts_with("btrfsvol:" + device + "/"); })) {
+    const std::string prefix = "btrfsvol:" + device + "/";
+    if (std::any_of(mounted.begin(), mounted.end(), [&](const std::string& m) { return m.starts_with(prefix); })) {
       continue;
     }
     const std::string_view why = IsEncrypted(type) ? "encrypted" : "not mounted by the system's fstab";

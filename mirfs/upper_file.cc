@@ -10,6 +10,13 @@
 namespace mirage {
 namespace {
 
+// The file names its lower content: that it is not there is damage, and no "no such file".
+Status ReadLower(const LowerContent& lower, uint64_t offset, size_t length, std::string* out) {
+  Status status = lower.reader->Read(lower.id, lower.size, offset, length, out);
+  if (!status && status.error().code == ENOENT) status.error().code = EIO;
+  return status;
+}
+
 constexpr uint64_t kFillPieceBytes = 1 << 20;
 constexpr size_t kPieceBytes = kBlocksInPiece / 8;
 
@@ -152,7 +159,7 @@ Status UpperFile::Read(uint64_t offset, size_t size, std::string* out) const {
   const uint64_t file_size = host ? static_cast<uint64_t>(host->st_size) : lower_valid_;
   if (offset >= file_size) return {};
   const uint64_t end = offset + std::min<uint64_t>(size, file_size - offset);
-  if (!host) return lower_.reader->Read(lower_.id, lower_.size, offset, end - offset, out);
+  if (!host) return ReadLower(lower_, offset, end - offset, out);
   while (offset < end) {
     bool upper = false;
     const uint64_t run = RunAt(offset, end, &upper);
@@ -160,7 +167,7 @@ Status UpperFile::Read(uint64_t offset, size_t size, std::string* out) const {
     if (upper) {
       TRY(ReadUpper(offset, run, out));
     } else {
-      TRY(lower_.reader->Read(lower_.id, lower_.size, offset, run, out));
+      TRY(ReadLower(lower_, offset, run, out));
     }
     if (out->size() - before != run) return Fail(EIO, "read {}: short at {}", path_, offset);
     offset += run;
@@ -189,7 +196,7 @@ Status UpperFile::Fill(uint64_t first_block, uint64_t last_block) {
     const uint64_t run = std::min(RunAt(at, end, &upper), kFillPieceBytes);
     if (!upper) {
       bytes.clear();
-      TRY(lower_.reader->Read(lower_.id, lower_.size, at, run, &bytes));
+      TRY(ReadLower(lower_, at, run, &bytes));
       if (bytes.size() != run) return Fail(EIO, "copy up {}: the lower content is short", path_);
       TRY(WriteAll(at, bytes));
       for (uint64_t block = at / kUpperBlockBytes; block * kUpperBlockBytes < at + run; ++block) MarkUpper(block);

@@ -1,293 +1,662 @@
 #include "store/fsck.h"
 
-#include <set>
-#include <unordered_map>
-#include <unordered_set>
+#include <sys/stat.h>
 
+#include <filesystem>
+#include <set>
+
+#include "store/fsck_log.h"
+#include "store/fsck_walk.h"
 #include "store/library_impl.h"
-#include "store/tree_reader.h"
+#include "store/reachable.h"
+#include "store/rebuild.h"
 
 namespace mirage {
 namespace {
 
-constexpr uint64_t kReadBytes = 1 << 20;
+constexpr uint64_t kMostRowsTold = 20;  // rows of RocksDB that disagree; the rest is counted
+constexpr const char* kDirectories[] = {"packs", "staging", "overlays", "locks", "locks/sessions"};
 
-using IdSet = std::unordered_set<ObjectId, ObjectIdHash>;
+// FORMAT as it was before one byte of it changed: its checksum proves which.
+std::optional<std::string> MendFormat(const std::string& text, const std::string& path) {
+  const auto reads = [&](const std::string& tried) {
+    const auto format = DecodeFormat(tried, path);
+    return format || format.error().code == EPROTONOSUPPORT;
+  };
+  std::string tried = text;
+  for (const bool one_bit : {true, false}) {
+    for (size_t i = 0; i < tried.size() && tried.size() < 1024; ++i) {
+      for (unsigned step = 0; step < (one_bit ? 8U : 256U); ++step) {
+        tried[i] = one_bit ? static_cast<char>(text[i] ^ (1 << step)) : static_cast<char>(step);
+        if (reads(tried)) return tried;
+      }
+      tried[i] = text[i];
+    }
+  }
+  return std::nullopt;
+}
 
-// One pass over the packs finds every chunk's place, then a walk from the refs names what hangs on each object.
+// What refs.log says.
+struct Refs {
+  std::map<std::string, std::optional<Ref>> refs;
+  std::map<std::string, uint64_t> highest;
+  LogPosition end;
+  std::set<ObjectId> named;  // every manifest that a record ever named
+};
+
 class Checker {
  public:
-  Checker(Library& library, const std::function<void(const FsckFinding&)>& finding,
-          const std::function<void(uint64_t, uint64_t)>& progress)
-      : library_(library), snapshot_(library.snapshot()), finding_(finding), progress_(progress) {}
+  Checker(std::string path, const FsckOptions& options, const std::function<void(const FsckFinding&)>& finding,
+          const FsckProgress& progress)
+      : path_(std::move(path)), env_(*options.env), options_(options), finding_(finding), progress_(progress) {}
 
-  Result<FsckReport> Run() {
-    TRY(CheckLog());
-    TRY(CheckPacks());
-    TRY(CheckDatabase());
-    TRY(CheckVersions());
-    return report_;
-  }
+  Result<FsckReport> Run();
 
  private:
+  void Tell(FsckFinding::Kind kind, std::string what, std::string version = {}, std::string path = {}) {
+    if (finding_) finding_({std::move(what), std::move(version), std::move(path), kind});
+  }
   void Found(std::string what, std::string version = {}, std::string path = {}) {
     ++report_.damaged;
-    finding_({std::move(what), std::move(version), std::move(path)});
+    Tell(again_ ? FsckFinding::kLeft : FsckFinding::kDamage, std::move(what), std::move(version), std::move(path));
   }
+  void Done(std::string what) { Tell(FsckFinding::kRepair, std::move(what)); }
 
-  Status CheckLog() {
-    const RefLog log(library_.env(), library_.path() + "/refs.log");
-    std::map<std::string, std::optional<Ref>> refs;
-    std::map<std::string, uint64_t> highest;
-    const auto end = log.Replay({}, [&](const RefRecord& record) -> Status {
-      ++report_.records;
-      for (const RefMove& move : record.moves) {
-        const auto it = refs.find(move.name);
-        const ObjectId before = it != refs.end() && it->second ? it->second->manifest : ObjectId();
-        if (before != move.from) Found(fmt::format("refs.log: record {}: {} was not where it says", record.sequence, move.name));
-      }
-      Library::Impl::Apply(record, &refs, &highest);
-      return {};
-    });
-    if (!end) {
-      Found(end.error().message);
-      return {};
-    }
-    for (const auto& [name, ref] : refs) {
-      ASSIGN_OR_RETURN(const auto seen, snapshot_->Branch(name));
-      const ObjectId in_log = ref ? ref->manifest : ObjectId(), in_db = seen ? seen->manifest : ObjectId();
-      // A ref moved since the snapshot was taken is no damage.
-      if (in_log != in_db && end->sequence == snapshot_->sequence()) {
-        Found(fmt::format("db: {} stands at {}, refs.log says {}", name, in_db.Hex(), in_log.Hex()));
-      }
-    }
-    return {};
-  }
+  // One whole check; what it made lies in scratch_. False: something is so wrong that the rest was not looked at.
+  Result<bool> Check();
+  Result<bool> CheckFormat();
+  Status CheckPolicy();
+  Result<bool> CheckDirectories();
+  Result<bool> CheckLog();
+  void OpenDatabase();
+  Status CheckDatabaseRefs(const Refs& at_position, const LogPosition& position);
+  Status BuildIndex();
+  Status CompareDatabase();
+  Status CheckVersions();
+  Status TellUnnamed(const std::vector<std::pair<ObjectId, std::string>>& versions);
+  std::vector<std::pair<std::string, ObjectId>> NamedVersions() const;
 
-  Status CheckPacks() {
-    ASSIGN_OR_RETURN(const auto names, library_.env().List(library_.packs_path()));
-    uint64_t total = 0, done = 0;
-    std::vector<std::pair<PackNumber, uint64_t>> packs;
-    // Condemned packs are nobody's, and may go while this runs.
-    ASSIGN_OR_RETURN(const auto condemned, snapshot_->database().Condemned());
-    for (const std::string& name : names) {
-      const auto number = ParsePackFileName(name);
-      if (!number) {
-        Found(fmt::format("packs/{}: not a pack's name", name));
-        continue;
-      }
-      if (condemned.contains(*number)) continue;
-      ASSIGN_OR_RETURN(const FileInfo info, library_.env().Stat(library_.packs_path() + "/" + name));
-      packs.emplace_back(*number, info.size_bytes);
-      total += info.size_bytes;
-    }
-    for (const auto& [number, size] : packs) {
-      ++report_.packs;
-      const std::string name = PackFileName(number);
-      const auto status = ScanPack(
-          library_.env(), library_.packs_path() + "/" + name, number, library_.format().uuid,
-          [&](const Location& location, const Block& block) -> Status {
-            ++report_.blocks;
-            for (size_t slot = 0; slot < block.rows().size(); ++slot) CheckRow(name, location, block, slot);
-            if (progress_) progress_(done + location.offset, total);
-            return {};
-          });
-      if (!status) Found(fmt::format("packs/{}: {}", name, status.error().message));
-      done += size;
-      if (progress_) progress_(done, total);
-    }
-    return {};
-  }
+  Status Repair();
+  Result<std::string> BuildDatabase(uint64_t generation);
+  Result<std::string> Quarantine();  // the directory, made if it is missing
+  Status MoveToQuarantine(const std::string& path, const std::string& name);
+  Status Lock(std::optional<FileLock>* lock, LockMode mode);
 
-  void CheckRow(const std::string& pack, Location location, const Block& block, size_t slot) {
-    const BlockRow& row = block.rows()[slot];
-    location.slot = static_cast<uint16_t>(slot);
-    // A content's list is proved by hashing the content, below.
-    if (row.kind != ObjectKind::kContent && HashBytes(block.Bytes(slot)) != row.id) {
-      Found(fmt::format("packs/{}: block at {}: row {} does not hash to {}", pack, location.offset, slot, row.id.Hex()));
-      return;
-    }
-    if (row.kind == ObjectKind::kChunk) {
-      ++report_.chunks;
-      places_[row.id].push_back(location);
-    } else {
-      ++report_.objects;
-      const auto copy = snapshot_->database().Get(row.kind, row.id);
-      if (!copy) {
-        Found(copy.error().message);
-      } else if (*copy && row.kind != ObjectKind::kContent && **copy != block.Bytes(slot)) {
-        Found(fmt::format("db: object {} differs from packs/{}", row.id.Hex(), pack));
-      }
-      packed_.insert(row.id);
-    }
-  }
-
-  Status CheckDatabase() {
-    auto status = snapshot_->database().ForEach(
-        ObjectKind::kChunk, [&](const ObjectId& id, std::string_view value) -> Status {
-          const auto location = DecodeLocation(value);
-          const auto it = places_.find(id);
-          if (!location) {
-            Found(fmt::format("db: chunk {}: {}", id.Hex(), location.error().message));
-          } else if (it == places_.end() || std::find(it->second.begin(), it->second.end(), *location) == it->second.end()) {
-            Found(fmt::format("db: chunk {}: not in packs/{} at {}", id.Hex(), PackFileName(location->pack), location->offset));
-          }
-          return {};
-        });
-    if (!status) Found(status.error().message);
-    for (const ObjectKind kind : {ObjectKind::kContent, ObjectKind::kContentNode, ObjectKind::kTree, ObjectKind::kLinks,
-                                  ObjectKind::kXattrs, ObjectKind::kInspection, ObjectKind::kManifest}) {
-      status = snapshot_->database().ForEach(kind, [&](const ObjectId& id, std::string_view value) -> Status {
-        if (kind != ObjectKind::kContent && HashBytes(value) != id) {
-          Found(fmt::format("db: object {} does not hash to its id", id.Hex()));
-        }
-        if (!packed_.contains(id)) Found(fmt::format("db: object {} is in no pack", id.Hex()));
-        return {};
-      });
-      if (!status) Found(status.error().message);
-    }
-    return {};
-  }
-
-  Status CheckVersions() {
-    // Every version that a ref or an ancestor of one names, under the first name found.
-    std::map<std::string, ObjectId> named;
-    ASSIGN_OR_RETURN(const auto branches, snapshot_->Branches());
-    for (const auto& [branch, head] : branches) {
-      named.emplace(branch, head.manifest);
-      ASSIGN_OR_RETURN(const auto tags, snapshot_->Tags(branch));
-      for (const auto& [tag, ref] : tags) named.emplace(branch + "/" + tag, ref.manifest);
-    }
-    IdSet seen;
-    // Tags first: they read better in a report than a branch, or a branch and a distance.
-    for (const bool tags : {true, false}) {
-      for (const auto& [name, id] : named) {
-        if ((name.find('/') != std::string::npos) != tags) continue;
-        std::vector<std::pair<ObjectId, std::string>> due{{id, name}};
-        while (!due.empty()) {
-          const auto [version_id, version] = due.back();
-          due.pop_back();
-          if (!seen.insert(version_id).second) continue;
-          const auto manifest = ReadManifest(*snapshot_, version_id);
-          if (!manifest) {
-            Found(manifest.error().message, version);
-            continue;
-          }
-          ++report_.versions;
-          // Of an ancestor that nothing names a collection keeps the manifest alone.
-          if (!version.starts_with('@') || CheckContents(*snapshot_, version_id)) CheckVersion(version, *manifest);
-          // Ancestors that have names of their own are reported under those.
-          for (const ObjectId& parent : manifest->parents) due.emplace_back(parent, "@" + parent.Hex());
-        }
-      }
-    }
-    return {};
-  }
-
-  void CheckVersion(const std::string& version, const Manifest& manifest) {
-    const TreeReader reader(library_.shared_from_this());
-    CheckDirectory(reader, version, "", manifest.root);
-    if (!manifest.inspection.IsZero()) {
-      if (const auto bytes = snapshot_->ReadObject(ObjectKind::kInspection, manifest.inspection); !bytes) {
-        Found(bytes.error().message, version);
-      }
-    }
-    if (manifest.links.IsZero() || !checked_.insert(manifest.links).second) return;
-    const auto status = library_.links().Scan(manifest.links, "", [&](std::string_view path, std::string_view first) {
-      for (const std::string_view side : {path, first}) {
-        const auto entry = reader.Find(manifest.root, side);
-        if (!entry) Found(fmt::format("links: {}", entry.error().message), version, "/" + std::string(side));
-      }
-      return true;
-    });
-    if (!status) Found(status.error().message, version);
-  }
-
-  // A subtree is walked once however many versions share it; damage in it is reported for each of them.
-  void CheckDirectory(const TreeReader& reader, const std::string& version, const std::string& path, const Entry& entry) {
-    if (sound_trees_.contains(entry.id)) {
-      CheckOwn(reader, version, path, entry);
-      return;
-    }
-    const uint64_t before = report_.damaged;
-    CheckOwn(reader, version, path, entry);
-    uint64_t subdirectories = 0;
-    std::vector<NamedEntry> directories;
-    const auto status = reader.Scan(entry.id, 0, [&](std::string_view name, const Entry& child) {
-      const std::string child_path = path + "/" + std::string(name);
-      if (child.is_directory()) {
-        ++subdirectories;
-        directories.push_back({std::string(name), child});
-      } else {
-        CheckOwn(reader, version, child_path, child);
-      }
-      return true;
-    });
-    if (!status) {
-      Found(status.error().message, version, path.empty() ? "/" : path);
-      return;
-    }
-    if (subdirectories != entry.size) {
-      Found(fmt::format("directory says {} subdirectories and has {}", entry.size, subdirectories), version, path);
-    }
-    for (const NamedEntry& child : directories) CheckDirectory(reader, version, path + "/" + child.name, child.entry);
-    if (report_.damaged == before) sound_trees_.insert(entry.id);
-  }
-
-  void CheckOwn(const TreeReader& reader, const std::string& version, const std::string& path, const Entry& entry) {
-    if (!entry.xattrs.IsZero() && !checked_.contains(entry.xattrs)) {
-      if (const auto xattrs = reader.Xattrs(entry); xattrs) {
-        checked_.insert(entry.xattrs);
-      } else {
-        Found(xattrs.error().message, version, path);
-      }
-    }
-    const bool has_content = (entry.type == FileType::kRegular && entry.size > 0) ||
-                             (entry.type == FileType::kSymlink && entry.target.empty() && entry.size > 0);
-    if (!has_content || sound_contents_.contains(entry.id)) return;
-    ++report_.contents;
-    if (const auto status = CheckContent(entry.id, entry.size); status) {
-      sound_contents_.insert(entry.id);
-    } else {
-      Found(status.error().message, version, path);
-    }
-  }
-
-  Status CheckContent(const ObjectId& id, uint64_t size) {
-    // A content that is one sound chunk was hashed with its pack.
-    if (places_.contains(id)) {
-      ASSIGN_OR_RETURN(const auto list, snapshot_->database().Get(ObjectKind::kContent, id));
-      if (!list) {
-        std::string first;
-        return library_.contents().Read(id, size, 0, 1, &first);
-      }
-    }
-    Sha256 hash;
-    std::string piece;
-    for (uint64_t at = 0; at < size; at += piece.size()) {
-      piece.clear();
-      TRY(library_.contents().Read(id, size, at, std::min(kReadBytes, size - at), &piece));
-      if (piece.empty()) return Fail(EIO, "content {}: ends at {} of {} bytes", id.Hex(), at, size);
-      hash.Update(piece);
-    }
-    if (hash.Finish() != id) return Fail(EIO, "content {}: its bytes do not hash to it", id.Hex());
-    return {};
-  }
-
-  Library& library_;
-  std::shared_ptr<const Snapshot> snapshot_;
+  const std::string path_;
+  Env& env_;
+  const FsckOptions& options_;
   const std::function<void(const FsckFinding&)>& finding_;
-  const std::function<void(uint64_t, uint64_t)>& progress_;
+  const FsckProgress& progress_;
+  bool again_ = false;  // the check after a repair
   FsckReport report_;
-  std::unordered_map<ObjectId, std::vector<Location>, ObjectIdHash> places_;
-  IdSet packed_, checked_, sound_trees_, sound_contents_;
+
+  Format format_;
+  std::optional<std::string> mended_format_, mended_log_;
+  std::optional<FileLock> publish_;
+  std::shared_ptr<LibrarySession> session_;  // what is read here is not collected meanwhile
+  bool whole_log_ = true;
+  Refs refs_;
+  std::unique_ptr<ScratchDirectory> scratch_;
+  std::unique_ptr<MetadataDb> live_, packed_;
+  bool database_due_ = false;                 // RocksDB is to be made anew
+  uint64_t collections_ = 0;                  // as many records of refs.log tell of
+  std::map<PackNumber, uint64_t> condemned_;  // packs that are nobody's
+  uint64_t unmatched_ = 0;                    // rows of packs that RocksDB lacks: garbage, or lost
+  PackScan packs_;
+  std::set<ObjectId> ancestors_;  // of named versions, that are there
+  std::unique_ptr<PackSalvage> salvage_;
 };
+
+Status Checker::Lock(std::optional<FileLock>* lock, LockMode mode) {
+  const std::string purpose = mode == LockMode::kExclusive ? "fsck --repair" : "fsck";
+  ASSIGN_OR_RETURN(const FileLock turnstile,
+                   FileLock::Acquire(env_, path_ + "/locks/turnstile", mode, options_.lock_timeout_ms, purpose));
+  ASSIGN_OR_RETURN(FileLock publish,
+                   FileLock::Acquire(env_, path_ + "/locks/publish", mode, options_.lock_timeout_ms, purpose));
+  lock->emplace(std::move(publish));
+  return {};
+}
+
+Result<FsckReport> Checker::Run() {
+  ASSIGN_OR_RETURN(bool whole, Check());
+  if (!options_.repair || report_.damaged == 0) return report_;
+  if (whole) TRY(Repair());
+  const FsckReport before = report_;
+  live_.reset();
+  packed_.reset();
+  salvage_.reset();
+  scratch_.reset();
+  if (whole) {
+    again_ = true;
+    report_ = {};
+    ASSIGN_OR_RETURN(whole, Check());
+  }
+  report_.repaired = before.damaged;
+  return report_;
+}
+
+Result<bool> Checker::Check() {
+  live_.reset();
+  refs_ = {};
+  packs_ = {};
+  mended_format_.reset();
+  mended_log_.reset();
+  whole_log_ = true;
+  database_due_ = false;
+  unmatched_ = 0;
+  collections_ = 0;
+  condemned_.clear();
+  ancestors_.clear();
+  ASSIGN_OR_RETURN(const bool format, CheckFormat());
+  if (!format) return false;
+  TRY(CheckPolicy());
+  ASSIGN_OR_RETURN(const bool directories, CheckDirectories());
+  if (!directories) return false;
+  if (!publish_) TRY(Lock(&publish_, options_.repair ? LockMode::kExclusive : LockMode::kShared));
+  if (!session_) {
+    ASSIGN_OR_RETURN(session_, LibrarySession::Register(env_, path_ + "/locks/sessions", "fsck"));
+  }
+  OpenDatabase();
+  ASSIGN_OR_RETURN(const bool log, CheckLog());
+  if (!options_.repair) publish_.reset();
+  if (!log) return false;
+  ASSIGN_OR_RETURN(scratch_, ScratchDirectory::Create(env_, path_, options_.lock_timeout_ms));
+  if (options_.repair) salvage_ = std::make_unique<PackSalvage>(env_, scratch_->path(), format_.uuid);
+  TRY(BuildIndex());
+  TRY(CompareDatabase());
+  TRY(CheckVersions());
+  return true;
+}
+
+Result<bool> Checker::CheckFormat() {
+  const std::string path = path_ + "/FORMAT";
+  const auto text = ReadWholeFile(env_, path, 1 << 16);
+  if (!text) {
+    if (text.error().code != ENOENT && text.error().code != ENOTDIR) return tl::make_unexpected(text.error());
+    if (!env_.Stat(path_ + "/refs.log")) {
+      return Fail(ENOENT, "{}: no library there; make one with `mirage init {}`, or name yours with -L", path_, path_);
+    }
+    Found("FORMAT: missing; restore it from a copy: nothing else can be read without it");
+    return false;
+  }
+  auto format = DecodeFormat(*text, path);
+  if (!format && format.error().code == EPROTONOSUPPORT) return tl::make_unexpected(format.error());
+  if (format) {
+    format_ = *format;
+    return true;
+  }
+  mended_format_ = MendFormat(*text, path);
+  if (!mended_format_) {
+    Found(fmt::format("FORMAT: {}; nothing else was looked at", format.error().message));
+    return false;
+  }
+  Found("FORMAT: damaged in one byte");
+  ASSIGN_OR_RETURN(format_, DecodeFormat(*mended_format_, path));
+  return true;
+}
+
+Status Checker::CheckPolicy() {
+  const std::string path = path_ + "/mirage.yaml";
+  const auto yaml = ReadWholeFile(env_, path, 1 << 20);
+  if (!yaml && yaml.error().code == ENOENT) return {};  // the defaults hold
+  if (!yaml) {
+    Found(yaml.error().message);
+  } else if (const auto policy = ParsePolicy(*yaml, "mirage.yaml"); !policy) {
+    Found(policy.error().message + "; mend it, or remove it: then the defaults hold");
+  }
+  return {};
+}
+
+Result<bool> Checker::CheckDirectories() {
+  bool all = true;
+  for (const char* name : kDirectories) {
+    const std::string path = path_ + "/" + name;
+    const auto info = env_.Stat(path);
+    if (info && info->is_directory) continue;
+    Found(info ? fmt::format("{}: not a directory", name) : fmt::format("{}/: missing", name));
+    all = false;
+    if (info || !options_.repair) continue;
+    TRY(env_.MakeDirectory(path, 0700));
+    TRY(env_.SyncDirectory(path_));
+    Done(fmt::format("{}/: made", name));
+    all = true;
+  }
+  return all;
+}
+
+void Checker::OpenDatabase() {
+  auto opened = MetadataDb::OpenReadOnly(env_, path_ + "/db");
+  Status status;
+  if (opened) {
+    status = (*opened)->VerifyChecksums();
+    // What can be read of it is used, checksums being checked at each read.
+    live_ = std::move(*opened);
+  } else {
+    status = tl::make_unexpected(opened.error());
+  }
+  if (status) return;
+  Found(fmt::format("db: {}", status.error().message));
+  database_due_ = true;
+}
+
+Result<bool> Checker::CheckLog() {
+  std::optional<LogPosition> position;
+  if (live_) {
+    if (auto condemned = live_->Condemned()) condemned_ = std::move(*condemned);
+    if (const auto at = live_->Position()) {
+      position = *at;
+    } else {
+      Found(fmt::format("db: {}", at.error().message));
+      database_due_ = true;
+    }
+  }
+  Refs at_position;
+  const std::string path = path_ + "/refs.log";
+  auto check = CheckRefLog(env_, path, [&](const RefRecord& record) -> Status {
+    ++report_.records;
+    if (record.moves.empty()) ++collections_;
+    for (const RefMove& move : record.moves) {
+      const auto it = refs_.refs.find(move.name);
+      const ObjectId before = it != refs_.refs.end() && it->second ? it->second->manifest : ObjectId();
+      if (before != move.from) {
+        Found(fmt::format("refs.log: record {}: {} was not where it says", record.sequence, move.name));
+      }
+      refs_.named.insert(move.from);
+      refs_.named.insert(move.to);
+    }
+    Library::Impl::Apply(record, &refs_.refs, &refs_.highest);
+    if (position && record.sequence == position->sequence) at_position = refs_;
+    return {};
+  });
+  if (!check) {
+    Found(check.error().code == ENOENT ? "refs.log: missing; restore it from a copy: it names the versions"
+                                       : fmt::format("refs.log: {}", check.error().message));
+    return false;
+  }
+  for (std::string& damage : check->damage) Found(std::move(damage));
+  whole_log_ = check->whole;
+  mended_log_ = std::move(check->mended);
+  refs_.end = check->end;
+  if (!whole_log_) {
+    Tell(FsckFinding::kNote, "refs.log: what follows is checked with the records before the damaged one");
+  } else if (position) {
+    if (position->sequence > check->end.sequence) {
+      // The records are gone; what they said of refs is still in RocksDB, and stays there until a person has looked.
+      Found(fmt::format(
+          "refs.log: ends with record {}, and the database has followed it to {}: its end is lost; restore it "
+          "from a copy",
+          check->end.sequence, position->sequence));
+      whole_log_ = false;
+    } else {
+      TRY(CheckDatabaseRefs(at_position, *position));
+    }
+  }
+  return true;
+}
+
+Status Checker::CheckDatabaseRefs(const Refs& at_position, const LogPosition& position) {
+  const auto differs = [&](std::string what) {
+    Found("db: " + std::move(what));
+    database_due_ = true;
+  };
+  const RefLog log(env_, path_ + "/refs.log");
+  if (!mended_log_) {
+    const auto end = log.Replay(position, [](const RefRecord&) { return Status(); });
+    if (!end || (position.sequence > 0 && *end != refs_.end))
+      differs("its position in refs.log is not one of a record");
+  }
+  const auto refs = live_->Refs("");
+  if (!refs) {
+    differs(refs.error().message);
+    return {};
+  }
+  std::map<std::string, Ref> wanted;
+  for (const auto& [name, ref] : at_position.refs) {
+    if (ref) wanted.emplace(name, *ref);
+  }
+  for (const auto& [name, ref] : *refs) {
+    const auto it = wanted.find(name);
+    if (it == wanted.end() || it->second != ref) {
+      differs(fmt::format("{} stands at {}, refs.log says {}", name, ref.manifest.Hex(),
+                          it == wanted.end() ? "nothing" : it->second.manifest.Hex()));
+    }
+  }
+  for (const auto& [name, ref] : wanted) {
+    if (!refs->contains(name)) differs(fmt::format("{} is missing, refs.log says {}", name, ref.manifest.Hex()));
+  }
+  for (const auto& [branch, number] : at_position.highest) {
+    const auto counted = live_->HighestVersion(branch);
+    if (!counted || *counted != number) differs(fmt::format("the last v{} of {} is not counted", number, branch));
+  }
+  return {};
+}
+
+Status Checker::BuildIndex() {
+  ASSIGN_OR_RETURN(const std::string runs, scratch_->Make("rows"));
+  SortedRuns rows(env_, runs, kFsckRunsBytes);
+  ASSIGN_OR_RETURN(packs_, ScanPacks(
+                               env_, path_ + "/packs", format_.uuid, condemned_, &rows,
+                               [&](std::string what) { Found(std::move(what)); },
+                               [&](uint64_t done, uint64_t total) {
+                                 if (progress_) progress_("packs", done, total);
+                               }));
+  report_.packs = packs_.packs;
+  report_.blocks = packs_.blocks;
+  report_.objects = packs_.objects;
+  report_.chunks = packs_.chunks;
+  const std::string db = scratch_->path() + "/db";
+  TRY(MetadataDb::Create(env_, db));
+  ASSIGN_OR_RETURN(const auto files, rows.Finish());
+  {
+    ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(env_, db));
+    TRY(writer->Ingest(files));
+  }
+  ASSIGN_OR_RETURN(packed_, MetadataDb::OpenReadOnly(env_, db));
+  return {};
+}
+
+// RocksDB's rows must be the packs'. The other way about is no damage: a publish that was cut short, or a collector,
+// leaves objects in packs that RocksDB does not name; those that a version needs are found missing when it is walked.
+Status Checker::CompareDatabase() {
+  if (!live_) return {};
+  ChunkStore chunks(env_, path_ + "/packs", {.cache_bytes = 1 << 20});
+  std::map<PackNumber, uint64_t> astray;  // chunks of RocksDB that are not in the pack it names
+  uint64_t rows_told = 0;
+  const auto differs = [&](std::string what) {
+    database_due_ = true;
+    if (++rows_told <= kMostRowsTold) Found("db: " + std::move(what));
+  };
+  Status salvaged;
+  const auto compare = [&](ObjectKind kind, const ObjectId& id, std::optional<std::string_view> live,
+                           std::optional<std::string_view> packed) -> Status {
+    if (!live) {
+      ++unmatched_;
+      return {};
+    }
+    if (live == packed) return {};
+    if (kind == ObjectKind::kChunk) {
+      const auto location = DecodeLocation(*live);
+      if (!location) {
+        differs(fmt::format("chunk {}: {}", id.Hex(), location.error().message));
+        return {};
+      }
+      // Another pack may have it too.
+      const auto block = chunks.ReadBlock(*location);
+      const bool right = block && location->slot < (*block)->rows().size() &&
+                         (*block)->rows()[location->slot].kind == kind && (*block)->rows()[location->slot].id == id &&
+                         HashBytes((*block)->Bytes(location->slot)) == id;
+      if (!right) ++astray[location->pack];
+      return {};
+    }
+    if (packed) {
+      differs(fmt::format("object {} differs from what the packs hold", id.Hex()));
+      return {};
+    }
+    const bool good = kind == ObjectKind::kContent ? DecodeContentNode(*live).has_value() : HashBytes(*live) == id;
+    differs(fmt::format("object {} of kind '{}' {}", id.Hex(), static_cast<char>(kind),
+                        good ? "is in no pack" : "is in no pack, and is not what its id says"));
+    if (good && salvage_) {
+      salvaged = salvage_->AddObject(kind, id, *live);
+      return salvaged;
+    }
+    return {};
+  };
+  const Status status = live_->Compare(*packed_, compare);
+  if (!salvaged) return salvaged;
+  if (!status && !database_due_) {
+    Found(fmt::format("db: {}", status.error().message));
+    database_due_ = true;
+  }
+  if (!status) unmatched_ = 1;  // it is not known what it lacks
+  for (const auto& [pack, count] : astray) {
+    const bool missing = !packs_.bytes_before.contains(pack);
+    Found(fmt::format("db: {} chunks are not in packs/{}{}", count, PackFileName(pack),
+                      missing ? ", which is missing" : ""));
+    database_due_ = true;
+  }
+  if (rows_told > kMostRowsTold) Found(fmt::format("db: {} rows more differ", rows_told - kMostRowsTold));
+  return {};
+}
+
+// Tags first: they read better in a report than a branch.
+std::vector<std::pair<std::string, ObjectId>> Checker::NamedVersions() const {
+  std::vector<std::pair<std::string, ObjectId>> versions;
+  std::set<ObjectId> seen;
+  for (const bool tags : {true, false}) {
+    for (const auto& [name, ref] : refs_.refs) {
+      if (!ref || (name.find('/') != std::string::npos) != tags || !seen.insert(ref->manifest).second) continue;
+      versions.emplace_back(name, ref->manifest);
+    }
+  }
+  return versions;
+}
+
+Status Checker::CheckVersions() {
+  const CheckedIndex index(*packed_, live_.get(), unmatched_ > 0);
+  const ChunkStore chunks(env_, path_ + "/packs", {.cache_bytes = 16 << 20});
+  FsckWalk walk(env_, scratch_->path(), index, chunks,
+                [&](std::string what, const std::string& version, const std::string& path) {
+                  Found(std::move(what), version, path);
+                });
+  std::set<ObjectId> known;
+  std::vector<std::pair<ObjectId, std::string>> ancestors;
+  std::vector<std::pair<std::string, ObjectId>> readable;
+  for (const auto& [name, id] : NamedVersions()) {
+    const auto manifest = ReadManifest(index, id);
+    known.insert(id);
+    if (index.TakeLacking()) {
+      Found("db: lacks the manifest that the packs hold", name);
+      database_due_ = true;
+    }
+    if (!manifest) {
+      Found(manifest.error().message, name);
+      continue;
+    }
+    ++report_.versions;
+    readable.emplace_back(name, id);
+    for (const ObjectId& parent : manifest->parents) ancestors.emplace_back(parent, name);
+    TRY(walk.CheckStructure(name, *manifest));
+  }
+  // History: of versions without a name the manifests alone are sure to be kept.
+  while (!ancestors.empty()) {
+    const auto [id, descendant] = std::move(ancestors.back());
+    ancestors.pop_back();
+    if (!known.insert(id).second) continue;
+    const auto manifest = ReadManifest(index, id);
+    if (!manifest) {
+      Found(fmt::format("an ancestor: {}", manifest.error().message), descendant);
+      continue;
+    }
+    ancestors_.insert(id);
+    for (const ObjectId& parent : manifest->parents) ancestors.emplace_back(parent, descendant);
+  }
+  static_cast<void>(index.TakeLacking());
+  ASSIGN_OR_RETURN(report_.contents, walk.CheckContents([&](PackNumber pack, uint64_t offset) {
+    const auto it = packs_.bytes_before.find(pack);
+    if (progress_ && it != packs_.bytes_before.end()) progress_("contents", it->second + offset, packs_.total_bytes);
+  }));
+  if (progress_) progress_("contents", packs_.total_bytes, packs_.total_bytes);
+  if (walk.found_bad_contents()) {
+    for (const auto& [name, id] : readable) {
+      ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(index, id));
+      TRY(walk.ReportBadContents(name, manifest));
+    }
+  }
+  database_due_ |= walk.found_lacking();
+  std::vector<std::pair<ObjectId, std::string>> unnamed;
+  TRY(packed_->ForEach(ObjectKind::kManifest, [&](const ObjectId& id, std::string_view bytes) -> Status {
+    if (known.contains(id) || refs_.named.contains(id)) return {};
+    const auto manifest = DecodeManifest(bytes);
+    unnamed.emplace_back(id, manifest ? " of branch " + manifest->branch : "");
+    return {};
+  }));
+  return TellUnnamed(unnamed);
+}
+
+Status Checker::TellUnnamed(const std::vector<std::pair<ObjectId, std::string>>& versions) {
+  if (versions.empty()) return {};
+  // They may have been published since the log was read, or be about to: nobody is publishing while the lock is held.
+  std::optional<FileLock> lock;
+  if (!publish_) TRY(Lock(&lock, LockMode::kShared));
+  if (whole_log_ && !mended_log_) {
+    const RefLog log(env_, path_ + "/refs.log");
+    ASSIGN_OR_RETURN([[maybe_unused]] const LogPosition end,
+                     log.Replay(refs_.end, [&](const RefRecord& record) -> Status {
+                       for (const RefMove& move : record.moves) refs_.named.insert(move.to);
+                       return {};
+                     }));
+  }
+  for (const auto& [id, of_branch] : versions) {
+    if (refs_.named.contains(id)) continue;
+    Tell(FsckFinding::kNote,
+         fmt::format(
+             "version @{}{}: no record of refs.log ever named it: a publish was cut short, or the log lost its end",
+             id.Hex().substr(0, 12), of_branch));
+  }
+  return {};
+}
+
+Result<std::string> Checker::Quarantine() {
+  const std::string path = path_ + "/quarantine";
+  if (!env_.Stat(path)) {
+    TRY(env_.MakeDirectory(path, 0700));
+    TRY(env_.SyncDirectory(path_));
+  }
+  return path;
+}
+
+// Nothing there is replaced: what has the name already gets company.
+Status Checker::MoveToQuarantine(const std::string& path, const std::string& name) {
+  ASSIGN_OR_RETURN(const std::string directory, Quarantine());
+  std::string to = directory + "/" + name;
+  for (int i = 2; env_.Stat(to); ++i) to = fmt::format("{}/{}.{}", directory, name, i);
+  TRY(env_.Rename(path, to));
+  Done(fmt::format("{} moved to {}", path.substr(path_.size() + 1), to.substr(path_.size() + 1)));
+  return env_.SyncDirectory(directory);
+}
+
+// A database of what versions reach, with refs.log followed to its end. Not of all that lies in packs: a collector may
+// have taken what dead rows name, and a writer takes a row that is there for whole. Versions that no ref names stay, if
+// all of them is there: an overlay may stand on one.
+Result<std::string> Checker::BuildDatabase(uint64_t generation) {
+  ReachableMarks marks(
+      env_, scratch_->path(),
+      [&](ObjectKind kind, const ObjectId& id) -> Result<std::optional<std::string>> {
+        ASSIGN_OR_RETURN(auto value, packed_->Get(kind, id));
+        if (value) return value;
+        return salvage_->rows().Get(kind, id);
+      },
+      [&](const ObjectId& id) -> Result<bool> {
+        ASSIGN_OR_RETURN(const auto value, packed_->Get(ObjectKind::kChunk, id));
+        return value.has_value();
+      });
+  for (const auto& [name, id] : NamedVersions()) TRY(marks.Mark(id));
+  std::vector<ObjectId> others;
+  const auto look = [&](const ObjectId& id) -> Status {
+    ASSIGN_OR_RETURN([[maybe_unused]] const bool whole, marks.MarkIfWhole(id));
+    return {};
+  };
+  TRY(packed_->ForEach(ObjectKind::kManifest, [&](const ObjectId& id, std::string_view) { return look(id); }));
+  TRY(salvage_->rows().Visit([&](std::string_view key, std::string_view) -> Status {
+    if (key[0] == static_cast<char>(ObjectKind::kManifest)) others.push_back(*ObjectId::FromBytes(key.substr(1)));
+    return {};
+  }));
+  for (const ObjectId& id : others) TRY(look(id));
+  for (const ObjectId& id : ancestors_) TRY(marks.MarkManifest(id));
+
+  ASSIGN_OR_RETURN(const std::string kept_path, scratch_->Make("kept-rows"));
+  ASSIGN_OR_RETURN(const std::string over_path, scratch_->Make("kept-salvaged-rows"));
+  SortedRuns kept(env_, kept_path, kFsckRunsBytes), over(env_, over_path, kFsckRunsBytes);
+  for (const ObjectKind kind : kObjectKinds) {
+    TRY(packed_->ForEach(kind, [&](const ObjectId& id, std::string_view value) -> Status {
+      ASSIGN_OR_RETURN(const bool wanted, marks.Contains(kind, id));
+      return wanted ? kept.Put(kind, id, std::string(value)) : Status{};
+    }));
+  }
+  TRY(salvage_->rows().Visit([&](std::string_view key, std::string_view value) -> Status {
+    const auto kind = static_cast<ObjectKind>(key[0]);
+    const ObjectId id = *ObjectId::FromBytes(key.substr(1));
+    ASSIGN_OR_RETURN(const bool wanted, marks.Contains(kind, id));
+    return wanted ? over.Put(kind, id, std::string(value)) : Status{};
+  }));
+  const std::string made = scratch_->path() + "/made";
+  TRY(MetadataDb::Create(env_, made));
+  ASSIGN_OR_RETURN(const auto kept_files, kept.Finish());
+  ASSIGN_OR_RETURN(const auto over_files, over.Finish());
+  ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(env_, made));
+  TRY(writer->Ingest(kept_files));
+  TRY(writer->Ingest(over_files));  // what was salvaged lies elsewhere now
+  TRY(writer->PutCollections(generation, condemned_));
+  TRY(writer->CatchUp(refs_.refs, refs_.highest, refs_.end));
+  return made;
+}
+
+// In this order, so that whatever is named is there at every step: copies are in packs/ before RocksDB names them, and
+// damaged packs stay until it names them no more. Between the two renames there is no db/: then a repair makes one.
+Status Checker::Repair() {
+  if (mended_format_) {
+    ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(env_, path_ + "/FORMAT", 1 << 16));
+    ASSIGN_OR_RETURN(const std::string directory, Quarantine());
+    TRY(WriteFileAtomically(env_, directory + "/FORMAT", text));
+    TRY(WriteFileAtomically(env_, path_ + "/FORMAT", *mended_format_));
+    Done("FORMAT: the byte put right");
+  }
+  if (mended_log_) {
+    ASSIGN_OR_RETURN(const std::string text, ReadWholeFile(env_, path_ + "/refs.log", 1 << 30));
+    ASSIGN_OR_RETURN(const std::string directory, Quarantine());
+    TRY(WriteFileAtomically(env_, directory + "/refs.log", text));
+    TRY(WriteFileAtomically(env_, path_ + "/refs.log", *mended_log_));
+    Done("refs.log: the bytes put right");
+  }
+  for (const std::string& name : packs_.damaged) {
+    TRY(salvage_->AddPack(path_ + "/packs/" + name, *ParsePackFileName(name)));
+  }
+  TRY(salvage_->Finish());
+  for (const std::string& name : salvage_->names()) {
+    TRY(env_.Rename(scratch_->path() + "/" + name, path_ + "/packs/" + name));
+    Done(fmt::format("packs/{}: made of what was sound", name));
+  }
+  if (!salvage_->names().empty()) TRY(env_.SyncDirectory(path_ + "/packs"));
+
+  // With a log whose records are lost, its refs must not go over those that RocksDB may still know.
+  if ((database_due_ || !packs_.damaged.empty()) && whole_log_) {
+    // A generation once given is never given again.
+    uint64_t generation = collections_;
+    if (live_) generation = std::max(generation, live_->Generation().value_or(0));
+    ASSIGN_OR_RETURN(const auto sessions, LiveSessions(env_, path_ + "/locks/sessions"));
+    for (const SessionInfo& session : sessions) generation = std::max(generation, session.generation);
+    ASSIGN_OR_RETURN(const std::string made, BuildDatabase(generation));
+    packed_.reset();
+    live_.reset();
+    const std::string db = path_ + "/db";
+    TRY(env_.SyncDirectory(made));
+    if (env_.Stat(db)) TRY(MoveToQuarantine(db, "db"));
+    TRY(env_.Rename(made, db));
+    TRY(env_.SyncDirectory(path_));
+    Done("db: made anew from packs and refs.log");
+  }
+  if (!packs_.damaged.empty() && !whole_log_) return {};  // RocksDB still names them
+  for (const std::string& name : packs_.damaged) TRY(MoveToQuarantine(path_ + "/packs/" + name, name));
+  for (const std::string& name : packs_.strangers) TRY(MoveToQuarantine(path_ + "/packs/" + name, name));
+  if (!packs_.damaged.empty() || !packs_.strangers.empty()) TRY(env_.SyncDirectory(path_ + "/packs"));
+  return {};
+}
 
 }  // namespace
 
+Result<FsckReport> Fsck(const std::string& path, const FsckOptions& options,
+                        const std::function<void(const FsckFinding&)>& finding, const FsckProgress& progress) {
+  std::error_code ec;
+  const std::string absolute = std::filesystem::weakly_canonical(path, ec).string();
+  return Checker(ec ? path : absolute, options, finding, progress).Run();
+}
+
 Result<FsckReport> Fsck(Library& library, const std::function<void(const FsckFinding&)>& finding,
-                        const std::function<void(uint64_t, uint64_t)>& progress) {
-  return Checker(library, finding, progress).Run();
+                        const FsckProgress& progress) {
+  FsckOptions options;
+  options.env = &library.env();
+  options.lock_timeout_ms = library.policy().lock_timeout_ms;
+  return Fsck(library.path(), options, finding, progress);
 }
 
 }  // namespace mirage

@@ -17,6 +17,7 @@
 #include "store/content_reader.h"
 #include "store/content_writer.h"
 #include "store/file_lock.h"
+#include "store/format.h"
 #include "store/map_node.h"
 #include "store/metadata_db.h"
 #include "store/ref_log.h"
@@ -24,17 +25,6 @@
 #include "store/session.h"
 
 namespace mirage {
-
-constexpr uint32_t kFormatVersion = 1;
-
-// What FORMAT says; written once.
-struct Format {
-  uint32_t version = kFormatVersion;
-  uint64_t compatible = 0, incompatible = 0;  // feature bits
-  std::string uuid;                           // 16 bytes
-  std::string hash = "sha256";
-  ChunkingParameters chunking;
-};
 
 // What mirage.yaml says; may be edited or lost (then these defaults hold). Bad YAML is an error that names the line.
 struct Policy {

@@ -302,6 +302,38 @@ Result<std::vector<ObjectId>> MetadataDb::IdsWithPrefix(ObjectKind kind, std::st
   return ids;
 }
 
+Status MetadataDb::VerifyChecksums() const {
+  if (const auto status = impl_->db->VerifyChecksum(); !status.ok()) return FailRocksDb(status, "verify checksums");
+  return {};
+}
+
+Status MetadataDb::Compare(const MetadataDb& other, const VisitPair& visit) const {
+  for (const ObjectKind kind : kObjectKinds) {
+    const std::string prefix(1, static_cast<char>(kind)), end = Behind(prefix);
+    const rocksdb::Slice bound = ToSlice(end);
+    rocksdb::ReadOptions options;
+    options.iterate_upper_bound = &bound;
+    options.fill_cache = false;
+    const std::unique_ptr<rocksdb::Iterator> here(impl_->db->NewIterator(options));
+    const std::unique_ptr<rocksdb::Iterator> there(other.impl_->db->NewIterator(options));
+    here->Seek(prefix);
+    there->Seek(prefix);
+    while (here->Valid() || there->Valid()) {
+      const int order = !there->Valid() ? -1 : !here->Valid() ? 1 : here->key().compare(there->key());
+      const std::string_view key = View(order <= 0 ? here->key() : there->key());
+      const auto id = ObjectId::FromBytes(key.substr(1));
+      if (!id) return Fail(EIO, "library database: a key of {} bytes", key.size());
+      TRY(visit(kind, *id, order <= 0 ? std::optional(View(here->value())) : std::nullopt,
+                order >= 0 ? std::optional(View(there->value())) : std::nullopt));
+      if (order <= 0) here->Next();
+      if (order >= 0) there->Next();
+    }
+    if (!here->status().ok()) return FailRocksDb(here->status(), "scan");
+    if (!there->status().ok()) return FailRocksDb(there->status(), "scan");
+  }
+  return {};
+}
+
 MetadataDb::Shape MetadataDb::shape() const {
   std::vector<rocksdb::LiveFileMetaData> files;
   impl_->db->GetLiveFilesMetaData(&files);
@@ -412,6 +444,22 @@ Status WriteCollectionRows(Env& env, const std::string& path, uint64_t generatio
   for (auto row = rows.begin(); status.ok() && row != rows.end(); ++row) status = writer.Put(row->first, row->second);
   if (status.ok()) status = writer.Finish();
   if (!status.ok()) return FailRocksDb(status, "stage a collection");
+  return {};
+}
+
+Status MetadataWriter::PutCollections(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned) {
+  rocksdb::WriteBatch batch;
+  std::string value;
+  PutU64(&value, generation);
+  if (generation > 0) batch.Put(rocksdb::Slice(&kGenerationKey, 1), value);
+  for (const auto& [pack, since] : condemned) {
+    value.clear();
+    PutU64(&value, since);
+    batch.Put(PackKey(kCondemnedPrefix, pack), value);
+  }
+  rocksdb::WriteOptions unlogged;
+  unlogged.disableWAL = true;
+  if (const auto status = impl_->db->Write(unlogged, &batch); !status.ok()) return FailRocksDb(status, "catch up");
   return {};
 }
 

@@ -57,6 +57,13 @@ class MetadataDb {
   Status ForEach(ObjectKind kind, const std::function<Status(const ObjectId&, std::string_view)>& visit) const;
   // Ids that begin with the given hex digits, at most `limit`.
   Result<std::vector<ObjectId>> IdsWithPrefix(ObjectKind kind, std::string_view hex, size_t limit) const;
+  // Reads every block of every file and checks it against RocksDB's own checksum.
+  Status VerifyChecksums() const;
+  // Objects and chunk locations of this database beside those of `other`, in key order: for each the values, nullopt
+  // where one has none. Memory: a block each.
+  using VisitPair = std::function<Status(ObjectKind kind, const ObjectId& id, std::optional<std::string_view> here,
+                                         std::optional<std::string_view> there)>;
+  Status Compare(const MetadataDb& other, const VisitPair& visit) const;
   struct Shape {
     uint64_t level0_files = 0, files = 0, bytes = 0;
   };
@@ -87,6 +94,8 @@ class MetadataWriter {
   std::string StateToken() const;  // as MetadataDb's
   // Rewrites all tables, without what was deleted from them. Takes as long as the database is large.
   Status CompactAll();
+  // The generation and the condemned packs, for a database made anew; durable with the next CatchUp.
+  Status PutCollections(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned);
   // One bounded piece of compaction if the shape calls for it; returns whether another piece is due.
   Result<bool> CompactPiece();
 
@@ -122,9 +131,9 @@ class SortedRuns {
   Status Put(ObjectKind kind, const ObjectId& id, std::string value);  // a repeated key is ignored
   bool empty() const;
   Result<std::optional<std::string>> Get(ObjectKind kind, const ObjectId& id) const;  // spilled ones too
+  // All pairs in key order: (kind and id, value).
+  Status Visit(const std::function<Status(std::string_view key, std::string_view value)>& visit);
   Result<std::vector<std::string>> Finish();  // paths of the SST files, synced
-  // Every pair, in no particular order; one that was spilled may come twice.
-  Status ForEach(const std::function<Status(ObjectKind, const ObjectId&, std::string_view value)>& visit) const;
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

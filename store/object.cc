@@ -235,8 +235,12 @@ Result<ContentNode> DecodeContentNode(std::string_view bytes) {
 }
 
 Result<Manifest> ReadManifest(const ObjectReader& reader, const ObjectId& id) {
-  ASSIGN_OR_RETURN(const std::string bytes, reader.ReadObject(ObjectKind::kManifest, id));
-  auto manifest = DecodeManifest(bytes);
+  auto bytes = reader.ReadObject(ObjectKind::kManifest, id);
+  if (!bytes) {
+    if (bytes.error().code == ENOENT) bytes.error().code = EIO;  // a ref or a version names it: it must be there
+    return tl::make_unexpected(std::move(bytes).error());
+  }
+  auto manifest = DecodeManifest(*bytes);
   if (!manifest) return Annotate(std::move(manifest).error(), "manifest " + id.Hex());
   return manifest;
 }

@@ -2,6 +2,7 @@
 // decoder accepts nothing else. Decoders take hostile bytes: every length is checked, limits are the k... constants.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -25,6 +26,9 @@ enum class ObjectKind : uint8_t {
   kInspection = 'i',
   kManifest = 'm',
 };
+inline constexpr std::array kObjectKinds = {ObjectKind::kChunk,  ObjectKind::kContent, ObjectKind::kContentNode,
+                                     ObjectKind::kTree,   ObjectKind::kLinks,   ObjectKind::kXattrs,
+                                     ObjectKind::kInspection, ObjectKind::kManifest};
 
 enum class FileType : uint8_t { kRegular = 1, kDirectory, kSymlink, kCharDevice, kBlockDevice, kFifo, kSocket };
 FileType FileTypeFromMode(uint32_t st_mode);  // S_IFMT bits -> type; unknown: kRegular

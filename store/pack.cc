@@ -1,13 +1,12 @@
 #include "store/pack.h"
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <cstring>
 
 #include <xxhash.h>
 #include <zstd.h>
-
-#include "store/block_prefetcher.h"
 
 namespace mirage {
 namespace {
@@ -36,6 +35,13 @@ void Append(std::string* out, T number) {
 }
 
 template <typename T>
+std::string EncodeNumber(T number) {
+  std::string bytes;
+  Append(&bytes, number);
+  return bytes;
+}
+
+template <typename T>
 T Get(std::string_view bytes, size_t offset) {
   T number;
   std::memcpy(&number, bytes.data() + offset, sizeof number);
@@ -43,17 +49,7 @@ T Get(std::string_view bytes, size_t offset) {
 }
 
 bool IsKnownKind(uint8_t kind) {
-  switch (static_cast<ObjectKind>(kind)) {
-    case ObjectKind::kChunk:
-    case ObjectKind::kContent:
-    case ObjectKind::kContentNode:
-    case ObjectKind::kTree:
-    case ObjectKind::kLinks:
-    case ObjectKind::kXattrs:
-    case ObjectKind::kInspection:
-    case ObjectKind::kManifest: return true;
-  }
-  return false;
+  return std::find(kObjectKinds.begin(), kObjectKinds.end(), static_cast<ObjectKind>(kind)) != kObjectKinds.end();
 }
 
 struct BlockHeader {
@@ -68,10 +64,10 @@ std::string Where(PackNumber pack, uint64_t offset) {
 // Limits only: the checksum needs the whole record.
 Result<BlockHeader> DecodeBlockHeader(std::string_view bytes, PackNumber pack, uint64_t offset) {
   if (bytes.size() < kBlockHeaderBytes) return Fail(EIO, "{}: truncated", Where(pack, offset));
-  if (Get<uint32_t>(bytes, 0) != kBlockMagic) return Fail(EIO, "{}: no block begins here", Where(pack, offset));
-  const BlockHeader header{Get<uint32_t>(bytes, 4), Get<uint32_t>(bytes, 8), Get<uint32_t>(bytes, 12)};
+  if (LoadAt<uint32_t>(bytes, 0) != kBlockMagic) return Fail(EIO, "{}: no block begins here", Where(pack, offset));
+  const BlockHeader header{LoadAt<uint32_t>(bytes, 4), LoadAt<uint32_t>(bytes, 8), LoadAt<uint32_t>(bytes, 12)};
   if (header.rows == 0 || header.rows > kMaxBlockRows || header.raw_bytes > kMaxBlockRawBytes ||
-      header.frame_bytes > kMaxFrameBytes || Get<uint64_t>(bytes, 24) != 0) {
+      header.frame_bytes > kMaxFrameBytes || LoadAt<uint64_t>(bytes, 24) != 0) {
     return Fail(EIO, "{}: a header with impossible sizes", Where(pack, offset));
   }
   return header;
@@ -142,11 +138,11 @@ std::string EncodeLocation(const Location& location) {
 
 Result<Location> DecodeLocation(std::string_view bytes) {
   if (bytes.size() != kLocationBytes) return Fail(EIO, "chunk index: a value of {} bytes", bytes.size());
-  const Location location{.pack = Get<uint64_t>(bytes, 0),
-                          .offset = Get<uint32_t>(bytes, 8),
-                          .record_bytes = Get<uint32_t>(bytes, 12),
-                          .slot = Get<uint16_t>(bytes, 16)};
-  if (Get<uint16_t>(bytes, 18) != 0 || location.offset < kPackHeaderBytes ||
+  const Location location{.pack = LoadAt<uint64_t>(bytes, 0),
+                          .offset = LoadAt<uint32_t>(bytes, 8),
+                          .record_bytes = LoadAt<uint32_t>(bytes, 12),
+                          .slot = LoadAt<uint16_t>(bytes, 16)};
+  if (LoadAt<uint16_t>(bytes, 18) != 0 || location.offset < kPackHeaderBytes ||
       location.record_bytes < kBlockHeaderBytes + kRowBytes || location.record_bytes > kMaxRecordBytes ||
       uint64_t{location.offset} + location.record_bytes > kMaxPackBytes || location.slot >= kMaxBlockRows) {
     return Fail(EIO, "chunk index: an impossible place in pack {}", PackFileName(location.pack));
@@ -161,7 +157,7 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
                 header.record_bytes());
   }
   if (BlockChecksum(record.substr(0, kBlockHeaderBytes), record.substr(kBlockHeaderBytes), pack, offset) !=
-      Get<uint64_t>(record, kChecksumOffset)) {
+      LoadAt<uint64_t>(record, kChecksumOffset)) {
     return Fail(EIO, "{}: the checksum does not match", Where(pack, offset));
   }
   auto block = std::make_shared<Block>();
@@ -170,7 +166,7 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
   uint64_t total = 0;
   for (uint32_t i = 0; i < header.rows; ++i) {
     const std::string_view row = record.substr(kBlockHeaderBytes + i * kRowBytes, kRowBytes);
-    const auto length = Get<uint32_t>(row, 4);
+    const auto length = LoadAt<uint32_t>(row, 4);
     const auto kind = static_cast<uint8_t>(row[0]);
     if (!IsKnownKind(kind) || row[1] != 0 || row[2] != 0 || row[3] != 0 || length == 0) {
       return Fail(EIO, "{}: row {} of its table is not valid", Where(pack, offset), i);
@@ -194,10 +190,6 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
   const bool whole = n == block->bytes_.size();  // an error code is a number beyond any size
   if (!whole) return Fail(EIO, "{}: the frame does not decompress", Where(pack, offset));
   return block;
-}
-
-Result<size_t> BlockRecordBytes(std::string_view header, PackNumber pack, uint64_t offset) {
-  return DecodeBlockHeader(header, pack, offset).map([](const BlockHeader& decoded) { return decoded.record_bytes(); });
 }
 
 std::string_view Block::Bytes(size_t slot) const {
@@ -270,11 +262,97 @@ Status PackWriter::Finish() {
   return {};
 }
 
+Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
+                const std::function<Status(const Location&, const Block&)>& visit) {
+  ASSIGN_OR_RETURN(const auto file, env.Open(path, OpenMode::kRead));
+  return WalkPack(*file, path, number, library_uuid,
+                  [&](const Location& location, const Block& block, std::string_view) { return visit(location, block); },
+                  {});
+}
+
 namespace {
 
-// Calls visit(file, offset, header) for each block and checks what is around them.
-Status WalkPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
-                const std::function<Status(const File&, uint64_t, const BlockHeader&)>& visit) {
+// The first place at or behind `offset` where bytes stand that a block begins with; `size` if there is none.
+Result<uint64_t> FindBlockMagic(const File& file, uint64_t offset, uint64_t size) {
+  constexpr size_t kWindowBytes = 1 << 20;
+  const std::string magic = EncodeNumber(kBlockMagic);
+  std::string bytes;
+  for (; offset + kBlockHeaderBytes <= size; offset += kWindowBytes) {
+    TRY(file.ReadAt(offset, kWindowBytes + magic.size() - 1, &bytes));
+    if (const size_t at = bytes.find(magic); at != std::string::npos) return offset + at;
+  }
+  return size;
+}
+
+// The record of the block at `offset`, read and decoded.
+Result<std::shared_ptr<const Block>> ReadRecord(const File& file, PackNumber number, uint64_t offset,
+                                                std::string* record) {
+  TRY(file.ReadAt(offset, kBlockHeaderBytes, record));
+  ASSIGN_OR_RETURN(const BlockHeader header, DecodeBlockHeader(*record, number, offset));
+  TRY(file.ReadAt(offset, header.record_bytes(), record));
+  return Block::Decode(*record, number, static_cast<uint32_t>(offset));
+}
+
+}  // namespace
+
+Status WalkPack(const File& file, const std::string& path, PackNumber number, std::string_view library_uuid,
+                const VisitRecord& visit, const PackDamage& damaged) {
+  ASSIGN_OR_RETURN(const uint64_t size, file.Size());
+  if (size > kMaxPackBytes) return Fail(EIO, "{}: longer than a pack may be", path);
+  // Damage is told, or ends the walk.
+  const auto tell = [&](std::string what) -> Status {
+    if (!damaged) return Fail(EIO, "{}", what);
+    damaged(std::move(what));
+    return {};
+  };
+  std::string bytes;
+  TRY(file.ReadAt(0, kPackHeaderBytes, &bytes));
+  if (bytes != EncodePackHeader(number, library_uuid)) {
+    TRY(tell(fmt::format("{}: the header is damaged, or of another pack or library", path)));
+  }
+  uint64_t offset = kPackHeaderBytes, blocks = 0;
+  bool whole = true;
+  while (true) {
+    TRY(file.ReadAt(offset, kTrailerBytes, &bytes));
+    if (bytes.size() >= sizeof kTrailerMagic && LoadAt<uint32_t>(bytes, 0) == kTrailerMagic) {
+      const bool right = whole ? bytes == EncodeTrailer(number, blocks, offset)
+                               : bytes.size() == kTrailerBytes &&
+                                     bytes == EncodeTrailer(number, LoadAt<uint64_t>(bytes, 8), offset);
+      if (right) {
+        if (size != offset + kTrailerBytes) return tell(fmt::format("{}: bytes behind the trailer", path));
+        return {};
+      }
+      TRY(tell(fmt::format("{}: the trailer is damaged", path)));
+      whole = false;
+    } else if (bytes.empty()) {
+      return tell(fmt::format("{}: ends without a trailer", path));
+    } else if (auto block = ReadRecord(file, number, offset, &bytes); block) {
+      const Location location{.pack = number,
+                              .offset = static_cast<uint32_t>(offset),
+                              .record_bytes = static_cast<uint32_t>(bytes.size()),
+                              .slot = 0};
+      TRY(visit(location, **block, bytes));
+      offset += bytes.size();
+      ++blocks;
+      continue;
+    } else if (whole) {  // what follows a damage and is none is not told again
+      TRY(tell(fmt::format("{}", block.error().message)));
+      whole = false;
+    }
+    // On at the next block that checks, or at the trailer.
+    ASSIGN_OR_RETURN(const uint64_t next, FindBlockMagic(file, offset + 1, size));
+    if (next < size) {
+      offset = next;
+    } else if (size >= kTrailerBytes && size - kTrailerBytes > offset) {
+      offset = size - kTrailerBytes;
+    } else {
+      return {};
+    }
+  }
+}
+
+Status ScanPackTables(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
+                      const std::function<Status(const Location&, const BlockTable&)>& visit) {
   ASSIGN_OR_RETURN(const auto file, env.Open(path, OpenMode::kRead));
   ASSIGN_OR_RETURN(const uint64_t size, file->Size());
   if (size > kMaxPackBytes) return Fail(EIO, "{}: longer than a pack may be", path);
@@ -286,57 +364,36 @@ Status WalkPack(Env& env, const std::string& path, PackNumber number, std::strin
   uint64_t offset = kPackHeaderBytes;
   for (uint64_t blocks = 0;; ++blocks) {
     TRY(file->ReadAt(offset, kBlockHeaderBytes, &bytes));
-    if (bytes.size() >= sizeof kTrailerMagic && Get<uint32_t>(bytes, 0) == kTrailerMagic) {
+    if (bytes.size() >= sizeof kTrailerMagic && LoadAt<uint32_t>(bytes, 0) == kTrailerMagic) {
       if (bytes != EncodeTrailer(number, blocks, offset)) return Fail(EIO, "{}: the trailer is damaged", path);
       if (size != offset + kTrailerBytes) return Fail(EIO, "{}: bytes behind the trailer", path);
       return {};
     }
     if (bytes.empty()) return Fail(EIO, "{}: ends without a trailer", path);
     ASSIGN_OR_RETURN(const BlockHeader header, DecodeBlockHeader(bytes, number, offset));
-    TRY(visit(*file, offset, header));
+    TRY(file->ReadAt(offset + kBlockHeaderBytes, size_t{header.rows} * kRowBytes, &bytes));
+    BlockTable table{.rows = {}, .raw_bytes = header.raw_bytes};
+    table.rows.reserve(header.rows);
+    for (size_t at = 0; at < bytes.size(); at += kRowBytes) {
+      const std::string_view row = std::string_view(bytes).substr(at, kRowBytes);
+      if (row.size() < kRowBytes || !IsKnownKind(static_cast<uint8_t>(row[0]))) break;
+      table.rows.push_back(
+          {static_cast<ObjectKind>(row[0]), LoadAt<uint32_t>(row, 4), *ObjectId::FromBytes(row.substr(8))});
+    }
+    if (table.rows.size() != header.rows) return Fail(EIO, "{}: its table is not valid", Where(number, offset));
+    const Location location{.pack = number,
+                            .offset = static_cast<uint32_t>(offset),
+                            .record_bytes = static_cast<uint32_t>(header.record_bytes()),
+                            .slot = 0};
+    TRY(visit(location, table));
     offset += header.record_bytes();
   }
 }
 
-Location PlaceOf(PackNumber pack, uint64_t offset, const BlockHeader& header) {
-  return {.pack = pack,
-          .offset = static_cast<uint32_t>(offset),
-          .record_bytes = static_cast<uint32_t>(header.record_bytes()),
-          .slot = 0};
-}
-
-}  // namespace
-
-Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
-                const std::function<Status(const Location&, const Block&)>& visit) {
-  std::string bytes;
-  return WalkPack(env, path, number, library_uuid,
-                  [&](const File& file, uint64_t offset, const BlockHeader& header) -> Status {
-                    TRY(file.ReadAt(offset, header.record_bytes(), &bytes));
-                    ASSIGN_OR_RETURN(const auto block, Block::Decode(bytes, number, static_cast<uint32_t>(offset)));
-                    return visit(PlaceOf(number, offset, header), *block);
-                  });
-}
-
-Status ScanPackTables(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
-                      const std::function<Status(const Location&, const BlockTable&)>& visit) {
-  std::string bytes;
-  return WalkPack(env, path, number, library_uuid,
-                  [&](const File& file, uint64_t offset, const BlockHeader& header) -> Status {
-                    TRY(file.ReadAt(offset + kBlockHeaderBytes, size_t{header.rows} * kRowBytes, &bytes));
-                    BlockTable table{.rows = {}, .raw_bytes = header.raw_bytes};
-                    table.rows.reserve(header.rows);
-                    for (size_t at = 0; at < bytes.size(); at += kRowBytes) {
-                      const std::string_view row = std::string_view(bytes).substr(at, kRowBytes);
-                      if (row.size() < kRowBytes || !IsKnownKind(static_cast<uint8_t>(row[0]))) break;
-                      table.rows.push_back({static_cast<ObjectKind>(row[0]), Get<uint32_t>(row, 4),
-                                            *ObjectId::FromBytes(row.substr(8))});
-                    }
-                    if (table.rows.size() != header.rows) {
-                      return Fail(EIO, "{}: its table is not valid", Where(number, offset));
-                    }
-                    return visit(PlaceOf(number, offset, header), table);
-                  });
+CompressedBlock RecompressedAsIs(const Block& block, std::string_view record) {
+  return {.rows = block.rows(),
+          .raw_bytes = static_cast<uint32_t>(block.raw_bytes()),
+          .frame = std::string(record.substr(kBlockHeaderBytes + block.rows().size() * kRowBytes))};
 }
 
 }  // namespace mirage

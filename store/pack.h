@@ -59,6 +59,7 @@ class Block {
   static Result<std::shared_ptr<const Block>> Decode(std::string_view record, PackNumber pack, uint32_t offset);
   const std::vector<BlockRow>& rows() const { return rows_; }
   std::string_view Bytes(size_t slot) const;
+  size_t raw_bytes() const { return bytes_.size(); }  // of all its objects
   size_t memory_bytes() const { return bytes_.size() + rows_.size() * sizeof(BlockRow) * 2; }
 
  private:
@@ -97,6 +98,15 @@ class PackWriter {
 // with an EIO that says where; a missing trailer is damage.
 Status ScanPack(Env& env, const std::string& path, PackNumber number, std::string_view library_uuid,
                 const std::function<Status(const Location&, const Block&)>& visit);
+// The same through damage: each is told to `damaged` in a sentence, and the walk goes on at the next block that checks. A
+// block's checksum is seeded with its place, so that no run of bytes inside a frame is taken for one. `visit` gets the
+// record too that the block was decoded from. Without `damaged` it stops as ScanPack does. `path` is for messages.
+using VisitRecord = std::function<Status(const Location&, const Block&, std::string_view record)>;
+using PackDamage = std::function<void(std::string what)>;
+Status WalkPack(const File& file, const std::string& path, PackNumber number, std::string_view library_uuid,
+                const VisitRecord& visit, const PackDamage& damaged);
+// A record's block as PackWriter::Append takes it, its frame as it is: `record` was decoded to `block`.
+CompressedBlock RecompressedAsIs(const Block& block, std::string_view record);
 
 // The same, but reads the blocks' headers and tables only, and does not look at the frames: some 40 bytes an object.
 struct BlockTable {

@@ -140,7 +140,7 @@ Result<RefRecord> DecodeRefRecord(std::string_view line, const ObjectId& chain, 
 
 Status RefLog::Create(Env& env, const std::string& path) {
   ASSIGN_OR_RETURN(const auto file, env.Open(path, OpenMode::kCreate));
-  TRY(file->WriteAt(0, kHeader));
+  TRY(file->WriteAt(0, kRefLogHeader));
   return file->Sync();
 }
 
@@ -150,9 +150,9 @@ Result<LogPosition> RefLog::Replay(const LogPosition& from,
   LogPosition at = from;
   std::string buffer;
   if (at.offset == 0) {
-    TRY(file->ReadAt(0, kHeader.size(), &buffer));
-    if (buffer != kHeader) return Fail(EIO, "{}: not a ref log; run fsck", path_);
-    at.offset = kHeader.size();
+    TRY(file->ReadAt(0, kRefLogHeader.size(), &buffer));
+    if (buffer != kRefLogHeader) return Fail(EIO, "{}: not a ref log; run fsck", path_);
+    at.offset = kRefLogHeader.size();
   } else {
     ASSIGN_OR_RETURN(const uint64_t size, file->Size());
     if (size < at.offset) return Fail(EIO, "{}: {} bytes are missing at its end; run fsck", path_, at.offset - size);

@@ -13,6 +13,8 @@
 
 namespace mirage {
 
+constexpr std::string_view kRefLogHeader = "mirage refs 1\n";
+
 struct RefMove {
   std::string name;      // "branch" or "branch/tag"
   ObjectId from, to;     // zero: no such ref before / after

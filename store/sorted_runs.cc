@@ -124,22 +124,6 @@ Result<std::optional<std::string>> SortedRuns::Get(ObjectKind kind, const Object
   return impl_->GetSpilled(key);
 }
 
-Status SortedRuns::ForEach(
-    const std::function<Status(ObjectKind, const ObjectId&, std::string_view value)>& visit) const {
-  const auto give = [&](std::string_view key, std::string_view value) {
-    return visit(static_cast<ObjectKind>(key[0]), *ObjectId::FromBytes(key.substr(1)), value);
-  };
-  for (const auto& [key, value] : impl_->pairs) TRY(give(key, value));
-  for (const auto& spill : impl_->spills) {
-    for (const Run& run : spill) {
-      std::unique_ptr<rocksdb::Iterator> it(run.reader->NewIterator(rocksdb::ReadOptions()));
-      for (it->SeekToFirst(); it->Valid(); it->Next()) TRY(give(it->key().ToStringView(), it->value().ToStringView()));
-      if (!it->status().ok()) return FailRocksDb(it->status(), "staged index");
-    }
-  }
-  return {};
-}
-
 struct RowFiles::Impl {
   Impl(Env& e, std::string prefix) : env(e), series(env, std::move(prefix)) {}
   const RocksDbEnv env;
@@ -156,15 +140,13 @@ Result<std::vector<std::string>> RowFiles::Finish() {
   return impl_->series.paths();
 }
 
-Result<std::vector<std::string>> SortedRuns::Finish() {
-  SstSeries series(impl_->env, impl_->directory + "/index-");
+Status SortedRuns::Visit(const std::function<Status(std::string_view, std::string_view)>& visit) {
   if (impl_->spills.empty()) {
-    for (const auto& [key, value] : impl_->pairs) TRY(series.Put(key, value));
-    TRY(series.Close());
-    return series.paths();
+    for (const auto& [key, value] : impl_->pairs) TRY(visit(key, value));
+    return {};
   }
   TRY(impl_->Spill());
-  // k-way merge of the spills; a key in several is written once (an id has one meaning).
+  // k-way merge of the spills; a key in several is visited once (an id has one meaning).
   struct Cursor {
     const std::vector<Run>* spill;
     size_t file = 0;
@@ -196,7 +178,7 @@ Result<std::vector<std::string>> SortedRuns::Finish() {
     Cursor& cursor = cursors[i];
     if (cursor.it->key() != rocksdb::Slice(last)) {
       last = cursor.it->key().ToString();
-      TRY(series.Put(cursor.it->key(), cursor.it->value()));
+      TRY(visit(last, cursor.it->value().ToStringView()));
     }
     cursor.it->Next();
     bool more = cursor.it->Valid();
@@ -205,6 +187,14 @@ Result<std::vector<std::string>> SortedRuns::Finish() {
     if (more && !cursor.it->status().ok()) return FailRocksDb(cursor.it->status(), "staged index");
     if (more) heap.push(i);
   }
+  return {};
+}
+
+Result<std::vector<std::string>> SortedRuns::Finish() {
+  SstSeries series(impl_->env, impl_->directory + "/index-");
+  TRY(Visit([&](std::string_view key, std::string_view value) {
+    return series.Put(rocksdb::Slice(key.data(), key.size()), rocksdb::Slice(value.data(), value.size()));
+  }));
   TRY(series.Close());
   return series.paths();
 }

@@ -44,7 +44,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
   std::vector<std::string> ssts;                           // finished, not yet ingested
   // The generation in which all that the staged objects name was there for certain.
   uint64_t generation = 0;
-  bool named = false;          // RocksDB may name the moved packs: they stay where they are
+  bool packs_named = false;    // RocksDB may name the moved packs: they stay where they are
   std::optional<Error> error;  // the first of writing what is staged; it sticks
 
   Status NewRuns() {
@@ -167,7 +167,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
     TRY(chunk_packs.MoveTo(library->packs_path()));
     TRY(object_packs.MoveTo(library->packs_path()));
     TRY(library->env().SyncDirectory(library->packs_path()));
-    named = true;  // whatever Ingest says: an error of its last sync leaves open what is on the disk
+    packs_named = true;  // whatever Ingest says: an error of its last sync leaves open what is on the disk
     if (writer) {
       TRY(writer->Ingest(ssts));
       ssts.clear();
@@ -183,7 +183,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
 
   // Packs that no index names, of a publish that failed: on a full disk they are the room that is missing.
   void TakeBackPacks() {
-    if (named) return;
+    if (packs_named) return;
     chunk_packs.TakeBack(library->packs_path());
     object_packs.TakeBack(library->packs_path());
   }
@@ -214,7 +214,11 @@ Status Transaction::Impl::Rescue(const Snapshot& newest, const ObjectId& manifes
   const auto add_staged = [&](ObjectKind kind, const ObjectId& id, std::string_view value) -> Status {
     return kind == ObjectKind::kChunk ? Status() : VisitReferences(kind, id, std::string(value), named);
   };
-  for (const auto& finished : finished_runs) TRY(finished->ForEach(add_staged));
+  for (const auto& finished : finished_runs) {
+    TRY(finished->Visit([&](std::string_view key, std::string_view value) {
+      return add_staged(static_cast<ObjectKind>(key[0]), *ObjectId::FromBytes(key.substr(1)), value);
+    }));
+  }
   // If the library had this very manifest, it was not staged.
   ASSIGN_OR_RETURN(auto staged, GetStaged(ObjectKind::kManifest, manifest));
   if (!staged) {

@@ -116,11 +116,21 @@ Status TreeReader::Walk(const Entry& root, const Visit& visit) const {
   return {};
 }
 
+namespace {
+
+// An entry named the content: that a piece of it, or a pack, is not there is damage, and no "no such file".
+Status Named(Status status) {
+  if (!status && status.error().code == ENOENT) status.error().code = EIO;
+  return status;
+}
+
+}  // namespace
+
 Result<std::string> TreeReader::SymlinkTarget(const Entry& entry) const {
   if (entry.type != FileType::kSymlink) return FailErrno(EINVAL, "not a symbolic link");
   if (entry.size <= kInlineSymlinkBytes) return entry.target;
   std::string target;
-  TRY(library_->contents().Read(entry.id, entry.size, 0, static_cast<size_t>(entry.size), &target));
+  TRY(Named(library_->contents().Read(entry.id, entry.size, 0, static_cast<size_t>(entry.size), &target)));
   if (target.size() != entry.size || target.find('\0') != std::string::npos) {
     return Fail(EIO, "content {}: not a symbolic link's target of {} bytes", entry.id.Hex(), entry.size);
   }
@@ -131,7 +141,7 @@ Result<XattrSet> TreeReader::Xattrs(const Entry& entry) const { return ReadXattr
 
 Status TreeReader::Read(const Entry& entry, uint64_t offset, size_t length, std::string* out) const {
   if (entry.type != FileType::kRegular) return FailErrno(entry.is_directory() ? EISDIR : EINVAL, "read");
-  return library_->contents().Read(entry.id, entry.size, offset, length, out);
+  return Named(library_->contents().Read(entry.id, entry.size, offset, length, out));
 }
 
 Result<std::optional<std::string>> TreeReader::LinkGroup(const ObjectId& links, std::string_view path) const {

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs, with apt, whatever of Mirage's needs this Debian 12 lacks: to build it, to run it and to test it. Asks
 # nothing, with a terminal or without; does nothing, quickly, when all is there. Only then may it run without root.
-# `setup.sh bench` also installs the programs that mirage-bench-store compares with.
+# `setup.sh bench` also installs the programs that mirage-bench-store compares with, `setup.sh fuzz` what
+# tests/fuzz/run.sh needs.
 set -eu
 
 architecture=$(dpkg --print-architecture)
@@ -15,12 +16,14 @@ build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxx
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev
   libext2fs-dev libblkid-dev libseccomp-dev"
 run="fuse3 qemu-utils $qemu"
-case ${1:-} in
-  "") peers="" ;;
-  bench) peers="restic borgbackup casync bup squashfs-tools" ;;
-  *) echo "usage: setup.sh [bench]" >&2; exit 2 ;;
-esac
 tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync"
+more=""
+case ${1:-} in
+  "") ;;
+  bench) more="restic borgbackup casync bup squashfs-tools" ;;
+  fuzz) more="clang libclang-rt-dev" ;;
+  *) echo "usage: setup.sh [bench | fuzz]" >&2; exit 2 ;;
+esac
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.
 kernel=$(for image in /boot/vmlinuz-*; do
   if [ -r "$image" ] && [ -d "/lib/modules/${image#/boot/vmlinuz-}" ]; then echo "$image"; fi
@@ -28,7 +31,7 @@ done)
 [ -n "$kernel" ] || run="$run linux-image-cloud-$architecture"
 
 missing=
-for package in $build $run $tests $peers; do
+for package in $build $run $tests $more; do
   case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
     installed) ;;
     *) missing="$missing $package" ;;

@@ -290,6 +290,55 @@ TEST_F(VersionsFsTest, ErrorsAreTheKernels) {
   EXPECT_EQ(bytes, "");
 }
 
+TEST_F(VersionsFsTest, ReadsOfWhatIsDamagedFailAndNeverGiveWrongBytes) {
+  MakeSource();
+  ImportSource("debian");
+  const std::vector<std::string> names = {"etc/passwd", "etc/sparse", "usr/bin/big", "usr/share/doc/copy", "many/7"};
+  // A mount of its own each time: nothing is cached.
+  const auto read_all = [&] {
+    const auto library = Must(Library::Open(path(), {}));
+    VersionsFs fs(library);
+    std::map<std::string, Result<std::string>> all;
+    for (const std::string& name : names) {
+      NodeAttributes at;
+      at.node = kRootNode;
+      const std::string whole = "debian/v1/" + name;
+      for (size_t start = 0; start < whole.size();) {
+        const size_t end = std::min(whole.find('/', start), whole.size());
+        at = Must(fs.Lookup(at.node, whole.substr(start, end - start)));
+        start = end + 1;
+      }
+      std::string bytes;
+      const Status status = fs.Read(at.node, 0, 0, static_cast<size_t>(at.stat.st_size), &bytes);
+      all.emplace(name, status ? Result<std::string>(bytes) : tl::make_unexpected(status.error()));
+    }
+    return all;
+  };
+  const auto before = read_all();
+  size_t failed = 0, right = 0;
+  for (const std::string& name : Must(Env::Default().List(path() + "/packs"))) {
+    const std::string pack = path() + "/packs/" + name;
+    const std::string bytes = Must(ReadWholeFile(Env::Default(), pack, 1 << 30));
+    for (size_t at = 60; at < bytes.size(); at += bytes.size() / 4) {
+      std::string damaged = bytes;
+      damaged[at] ^= 8;
+      Must(WriteFileAtomically(Env::Default(), pack, damaged));
+      for (const auto& [file, now] : read_all()) {
+        if (now) {
+          EXPECT_TRUE(*now == *before.at(file)) << file << ": wrong bytes";
+          ++right;
+        } else {
+          EXPECT_EQ(now.error().code, EIO) << now.error().message;
+          ++failed;
+        }
+      }
+    }
+    Must(WriteFileAtomically(Env::Default(), pack, bytes));
+  }
+  EXPECT_GT(failed, 0U);
+  EXPECT_GT(right, 0U);
+}
+
 struct Recorder final : Invalidator {
   std::set<std::pair<NodeId, std::string>> entries;
   std::set<NodeId> inodes;

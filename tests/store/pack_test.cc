@@ -97,6 +97,42 @@ TEST_F(PackTest, EverySingleBitFlipIsFound) {
   }
 }
 
+// A walk that goes on: every block but the damaged one, and a word on each damage.
+TEST_F(PackTest, AWalkThroughDamageSeesWhatChecks) {
+  const std::string bytes = WritePack({{"one", "two"}, {RandomBytes(5000, 1)}, {"three"}, {"four"}});
+  const auto walk = [&](const std::string& damaged, size_t* told) {
+    const auto file = Must(env_.Open(path(), OpenMode::kReadWrite));
+    Must(file->Truncate(damaged.size()));
+    Must(file->WriteAt(0, damaged));
+    std::vector<uint32_t> offsets;
+    *told = 0;
+    Must(WalkPack(
+        *file, path(), kNumber, kUuid,
+        [&](const Location& location, const Block&, std::string_view record) -> Status {
+          EXPECT_EQ(record, std::string_view(bytes).substr(location.offset, location.record_bytes));
+          offsets.push_back(location.offset);
+          return {};
+        },
+        [&](const std::string&) { ++*told; }));
+    return offsets;
+  };
+  std::vector<uint32_t> all;
+  for (const Location& location : locations_) all.push_back(location.offset);
+  size_t told = 0;
+  EXPECT_EQ(walk(bytes, &told), all);
+  EXPECT_EQ(told, 0U);
+  for (size_t at = 0; at < bytes.size(); at += 7) {
+    std::string damaged = bytes;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x10);
+    std::vector<uint32_t> wanted;
+    for (const Location& location : locations_) {
+      if (at < location.offset || at >= location.offset + location.record_bytes) wanted.push_back(location.offset);
+    }
+    EXPECT_EQ(walk(damaged, &told), wanted) << "byte " << at;
+    EXPECT_EQ(told, 1U) << "byte " << at;
+  }
+}
+
 TEST_F(PackTest, EveryTruncationIsFound) {
   const std::string bytes = WritePack({{"one", "two"}, {"three"}});
   for (size_t size = 0; size < bytes.size(); ++size) {

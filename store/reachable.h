@@ -1,0 +1,32 @@
+// What versions reach: the keys of all rows that a version needs, marked in sorted runs. Memory: the runs' and one path
+// of nodes, whatever the versions' size. For fsck's repair. Not thread-safe.
+#pragma once
+
+#include <functional>
+
+#include "store/metadata_db.h"
+
+namespace mirage {
+
+class ReachableMarks {
+ public:
+  using Read = std::function<Result<std::optional<std::string>>(ObjectKind, const ObjectId&)>;
+  using HasChunk = std::function<Result<bool>(const ObjectId&)>;
+  // Scratch files go below the directory `scratch`, which exists.
+  ReachableMarks(Env& env, const std::string& scratch, Read read, HasChunk has_chunk);
+  ~ReachableMarks();
+
+  // A version with all it reaches, as far as that is there: what is lost leaves the rest marked.
+  Status Mark(const ObjectId& manifest);
+  // The same, if nothing of it is lost; false: something is, and nothing was marked.
+  Result<bool> MarkIfWhole(const ObjectId& manifest);
+  // The manifest alone: of an ancestor, history is kept.
+  Status MarkManifest(const ObjectId& manifest);
+  Result<bool> Contains(ObjectKind kind, const ObjectId& id) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace mirage

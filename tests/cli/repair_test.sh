@@ -1,0 +1,53 @@
+#!/bin/bash
+# fsck --repair as an operator meets it: the database lost, a pack damaged, the same files imported again.
+. "$(dirname "$0")/lib.sh"
+
+make_source "$work/source"
+head -c 300000 /dev/urandom >"$work/source/bin/noise"
+expect 0 "$mirage" init
+expect 0 "$mirage" import "$work/source" web -m first
+echo changed >"$work/source/etc/motd"
+expect 0 "$mirage" import "$work/source" web
+expect 0 "$mirage" log web
+log=$(cat "$work/out")
+expect 0 "$mirage" fsck --repair
+out_is ''
+[ ! -e "$MIRAGE_LIBRARY/quarantine" ] || fail "a sound library was changed"
+
+rm -rf "$MIRAGE_LIBRARY/db"
+expect_error 1 'fsck' "$mirage" log web
+expect 4 "$mirage" fsck
+out_has '^damage: db: '
+expect 1 "$mirage" fsck --repair
+out_has '^repair: db: made anew'
+err_has 'repaired$'
+expect 0 "$mirage" fsck
+expect 0 "$mirage" log web
+out_is "$log"
+expect 0 "$mirage" import "$work/source" web --allow-empty
+out_has '^web/v3 '
+
+pack=$(find "$MIRAGE_LIBRARY/packs" -name '*.pack' -size +100k | head -1)
+printf XYZ | dd of="$pack" bs=1 seek=5000 conv=notrunc status=none
+expect_error 1 'fsck|checksum' "$mirage" cat web/v1:/bin/noise
+expect 4 "$mirage" fsck
+out_has '^damage: .*\(web/v1:/bin/noise\)$'
+expect 4 "$mirage" fsck --repair
+out_has '^left: .*\(web/v1:/bin/noise\)$'
+out_has '^repair: packs/.* moved to quarantine/'
+[ -e "$MIRAGE_LIBRARY/quarantine/${pack##*/}" ] || fail "the damaged pack is not in quarantine/"
+expect 4 "$mirage" fsck --json
+out_has '"damage":.*"path":"/bin/noise"'
+
+expect 0 "$mirage" import "$work/source" again
+expect 0 "$mirage" fsck
+expect 0 "$mirage" cat web/v1:/bin/noise
+cmp -s "$work/out" "$work/source/bin/noise" || fail "the healed file differs"
+
+# an edit whose record is spoiled
+mkdir -p "$MIRAGE_LIBRARY/overlays/0badcafe"
+echo '{' >"$MIRAGE_LIBRARY/overlays/0badcafe/overlay.json"
+expect 4 "$mirage" fsck
+out_has '^damage: .*0badcafe'
+
+finish

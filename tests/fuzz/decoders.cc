@@ -1,0 +1,379 @@
+#include "tests/fuzz/decoders.h"
+
+#include <xxhash.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "indexer/tar_stream.h"
+#include "store/encoding.h"
+#include "store/format.h"
+#include "store/map_node.h"
+#include "store/pack.h"
+#include "store/ref_log.h"
+#include "store/revision.h"
+#include "tests/testing/memory_objects.h"
+#include "tests/testing/object_samples.h"
+
+namespace mirage::testing {
+namespace {
+
+void Require(bool holds, const char* what) {
+  if (holds) return;
+  std::fprintf(stderr, "broken promise: %s\n", what);
+  std::abort();
+}
+template <typename T>
+T Value(Result<T> result) {
+  if (!result) std::fprintf(stderr, "%s\n", result.error().message.c_str());
+  Require(result.has_value(), "a seed is valid");
+  return std::move(*result);
+}
+constexpr const char* kCanonical = "what is accepted encodes to the same bytes";
+
+// ---- objects
+
+void RunEntry(std::string_view bytes) {
+  if (const auto entry = DecodeEntry(bytes)) Require(EncodeEntry(*entry) == bytes, kCanonical);
+}
+std::vector<std::string> EntrySeeds() {
+  std::vector<std::string> seeds;
+  for (const Entry& entry : SampleEntries()) seeds.push_back(EncodeEntry(entry));
+  return seeds;
+}
+
+void RunXattrs(std::string_view bytes) {
+  if (const auto set = DecodeXattrs(bytes)) Require(EncodeXattrs(*set).value_or("") == bytes, kCanonical);
+}
+std::vector<std::string> XattrSeeds() {
+  return {Value(EncodeXattrs({{"user.a", "1"}})),
+          Value(EncodeXattrs({{"a", ""}, {"b", std::string(300, 'b')}, {"c", "c"}}))};
+}
+
+void RunContentNode(std::string_view bytes) {
+  if (const auto node = DecodeContentNode(bytes)) Require(EncodeContentNode(*node) == bytes, kCanonical);
+}
+std::vector<std::string> ContentNodeSeeds() {
+  return {EncodeContentNode({0, {{10, HashBytes("a")}, {8192, {}}, {5, HashBytes("b")}}}),
+          EncodeContentNode({2, std::vector<Segment>(20, {1 << 20, HashBytes("child")})})};
+}
+
+void RunManifest(std::string_view bytes) {
+  const auto manifest = DecodeManifest(bytes);
+  if (!manifest) return;
+  const auto again = EncodeManifest(*manifest);
+  Require(again.has_value(), "a manifest that was read can be written");
+  // Optional fields of a later version are passed over, and so not encoded again.
+  Require(*again == bytes || again->size() < bytes.size(), kCanonical);
+}
+std::vector<std::string> ManifestSeeds() {
+  return {Value(EncodeManifest(SmallManifest())), Value(EncodeManifest(SampleManifest()))};
+}
+
+void RunMapNode(ObjectKind kind, std::string_view bytes) {
+  const auto decoded = MapNode::Decode(kind, std::string(bytes));
+  if (!decoded) return;
+  const MapNode& node = **decoded;
+  // Everything in it can be reached; then its layout leaves no freedom.
+  std::string again(bytes.substr(0, 4)), items;
+  Put<uint32_t>(&again, static_cast<uint32_t>(node.size()));
+  for (size_t i = 0; i < node.size(); ++i) {
+    Put<uint32_t>(&again, static_cast<uint32_t>(8 + 4 * node.size() + items.size()));
+    Require(node.LowerBound(node.key(i)) == i, "a key is found where it is");
+    Put<uint16_t>(&items, static_cast<uint16_t>(node.key(i).size()));
+    items += node.key(i);
+    if (node.level() == 0) {
+      items += node.value(i);
+    } else {
+      PutId(&items, node.child(i));
+      Put<uint64_t>(&items, node.child_count(i));
+    }
+  }
+  Require(again + items == bytes, kCanonical);
+}
+void RunTree(std::string_view bytes) { RunMapNode(ObjectKind::kTree, bytes); }
+void RunLinks(std::string_view bytes) { RunMapNode(ObjectKind::kLinks, bytes); }
+std::vector<std::string> MapSeeds(ObjectKind kind) {
+  MemoryObjects objects;
+  for (const size_t count : {size_t{0}, size_t{3}, size_t{2000}}) {
+    MapBuilder builder(objects, kind);
+    for (size_t i = 0; i < count; ++i)
+      Require(builder.Add(fmt::format("{:05}", i), "some value").has_value(), "a pair");
+    Value(builder.Finish());
+  }
+  std::vector<std::string> seeds;
+  for (const auto& [key, encoding] : objects.objects) {
+    if (encoding[2] != 0 || encoding.size() < 4000) seeds.push_back(encoding);
+  }
+  return seeds;
+}
+std::vector<std::string> TreeSeeds() { return MapSeeds(ObjectKind::kTree); }
+std::vector<std::string> LinksSeeds() { return MapSeeds(ObjectKind::kLinks); }
+
+// ---- packs
+
+constexpr PackNumber kPack = 0x0102030405060708;
+constexpr uint32_t kOffset = 48;
+constexpr std::string_view kUuid = "0123456789abcdef";
+
+// A record with the checksum that its bytes have at kOffset of kPack, so that what lies behind the checksum is reached.
+std::string WithChecksum(std::string record) {
+  if (record.size() < 32) return record;
+  std::string checked = record.substr(0, 16) + record.substr(24);
+  const uint64_t sum = XXH3_64bits_withSeed(checked.data(), checked.size(), kPack ^ kOffset);
+  std::memcpy(record.data() + 16, &sum, sizeof sum);
+  return record;
+}
+
+void RunBlock(std::string_view bytes) {
+  for (const std::string& record : {std::string(bytes), WithChecksum(std::string(bytes))}) {
+    const auto block = Block::Decode(record, kPack, kOffset);
+    if (!block) continue;
+    size_t total = 0;
+    for (size_t slot = 0; slot < (*block)->rows().size(); ++slot) {
+      Require((*block)->Bytes(slot).size() == (*block)->rows()[slot].length, "a row has its length");
+      total += (*block)->Bytes(slot).size();
+    }
+    Require(total <= kMaxBlockRawBytes, "a block is within its limit");
+  }
+}
+std::string PackBytes() {
+  char path[] = "/tmp/mirage-fuzz-XXXXXX";
+  Require(::mkdtemp(path) != nullptr, "a directory for a pack");
+  const std::string file = std::string(path) + "/" + PackFileName(kPack);
+  {
+    const auto writer = Value(PackWriter::Create(Env::Default(), file, kPack, kUuid));
+    const RawBlock block{
+        {{ObjectKind::kChunk, 6, HashBytes("hello\n")}, {ObjectKind::kChunk, 7, HashBytes("mirage\n")}},
+        "hello\nmirage\n"};
+    const RawBlock second{{{ObjectKind::kXattrs, 5000, HashBytes(std::string(5000, 'x'))}}, std::string(5000, 'x')};
+    Value(writer->Append(Value(CompressBlock(block, 3))));
+    Value(writer->Append(Value(CompressBlock(second, 3))));
+    Require(writer->Finish().has_value(), "a pack");
+  }
+  std::string bytes = Value(ReadWholeFile(Env::Default(), file, 1 << 20));
+  std::filesystem::remove_all(path);
+  return bytes;
+}
+std::vector<std::string> BlockSeeds() {
+  const std::string pack = PackBytes();
+  const auto end = pack.find("MBLK", kOffset + 4);
+  return {pack.substr(kOffset, end - kOffset)};
+}
+
+class MemoryFile final : public File {
+ public:
+  explicit MemoryFile(std::string_view bytes) : bytes_(bytes) {}
+  Status ReadAt(uint64_t offset, size_t size, std::string* out) const override {
+    *out = offset < bytes_.size() ? bytes_.substr(static_cast<size_t>(offset), size) : std::string_view();
+    return {};
+  }
+  Status WriteAt(uint64_t, std::string_view) override { return Fail(EROFS, "in memory"); }
+  Status Truncate(uint64_t) override { return Fail(EROFS, "in memory"); }
+  Status Sync() override { return {}; }
+  Result<uint64_t> Size() const override { return bytes_.size(); }
+  int descriptor() const override { return -1; }
+
+ private:
+  std::string_view bytes_;
+};
+
+void RunPack(std::string_view bytes) {
+  const MemoryFile file(bytes);
+  uint64_t last = 0, in_order = 0, salvaged = 0;
+  const auto visit = [&](uint64_t* count) {
+    return [&last, count](const Location& location, const Block& block, std::string_view record) -> Status {
+      Require(location.offset >= last + (last ? 1 : 0), "blocks are visited in order, each once");
+      last = location.offset;
+      ++*count;
+      Require(RecompressedAsIs(block, record).frame.size() < record.size(), "a frame is within its record");
+      return {};
+    };
+  };
+  const bool sound = WalkPack(file, "pack", kPack, kUuid, visit(&in_order), {}).has_value();
+  last = 0;
+  uint64_t damage = 0;
+  const auto walked = WalkPack(file, "pack", kPack, kUuid, visit(&salvaged), [&](const std::string&) { ++damage; });
+  Require(!sound || (walked && damage == 0 && salvaged == in_order), "what is sound has no damage");
+  Require(sound || !walked || damage > 0, "damage is told");
+  Require(salvaged >= in_order, "a walk through damage sees no less");
+}
+std::vector<std::string> PackSeeds() { return {PackBytes()}; }
+
+void RunLocation(std::string_view bytes) {
+  if (const auto location = DecodeLocation(bytes)) Require(EncodeLocation(*location) == bytes, kCanonical);
+}
+std::vector<std::string> LocationSeeds() {
+  return {EncodeLocation({kPack, 48, 134, 1}), EncodeLocation({~PackNumber{0}, 1 << 29, 1 << 20, 65534})};
+}
+
+// ---- text
+
+RefRecord SampleRecord() {
+  return {.sequence = 7,
+          .time_sec = 1'700'000'000,
+          .time_nsec = 123'456'789,
+          .who = "eva@host",
+          .action = "import of x%y",
+          .moves = {{"debian", HashBytes("a"), HashBytes("b")}, {"debian/v2", {}, HashBytes("b")}}};
+}
+void RunRefRecord(std::string_view bytes) {
+  const ObjectId chain = HashBytes("before");
+  ObjectId next;
+  // With the checksum that it has, and with the right one, so that what lies behind it is reached.
+  std::string line(bytes.substr(0, bytes.find('\n')));
+  if (line.size() > 64 && line[line.size() - 65] == '\t') line.resize(line.size() - 64);
+  line += HashBytes(std::string(chain.view()) + line).Hex() + "\n";
+  for (const std::string_view tried : {bytes, std::string_view(line)}) {
+    const auto record = DecodeRefRecord(tried, chain, &next);
+    if (!record) continue;
+    ObjectId again;
+    Require(DecodeRefRecord(EncodeRefRecord(*record, chain, &again), chain, &next).has_value(),
+            "a record that was read can be written and read");
+  }
+}
+std::vector<std::string> RefRecordSeeds() {
+  ObjectId chain;
+  RefRecord record = SampleRecord();
+  std::vector<std::string> seeds{EncodeRefRecord(record, HashBytes("before"), &chain)};
+  record.moves.clear();
+  seeds.push_back(EncodeRefRecord(record, HashBytes("before"), &chain));
+  return seeds;
+}
+
+void RunFormat(std::string_view bytes) {
+  std::string text(bytes.substr(0, 1 << 16));
+  static_cast<void>(DecodeFormat(text, "FORMAT"));
+  if (const size_t at = text.rfind("checksum: "); at != std::string::npos) text.resize(at);
+  text += "checksum: " + HashBytes(text).Hex() + "\n";
+  if (const auto format = DecodeFormat(text, "FORMAT")) {
+    const auto again = DecodeFormat(EncodeFormat(*format), "FORMAT");
+    Require(again && again->uuid == format->uuid && again->chunking == format->chunking,
+            "what was read can be written");
+  }
+}
+std::vector<std::string> FormatSeeds() {
+  Format format;
+  format.uuid = kUuid;
+  return {EncodeFormat(format)};
+}
+
+void RunPolicy(std::string_view bytes) {
+  if (const auto policy = ParsePolicy(bytes, "mirage.yaml")) {
+    Require(policy->compression_level >= 1 && policy->compression_level <= 19, "a level that zstd has");
+    Require(policy->lock_timeout_ms >= 0, "a time to wait");
+  }
+}
+std::vector<std::string> PolicySeeds() {
+  return {"compression_level: 9\nlock_timeout_ms: 100\ncache_bytes: 67108864\nexclude:\n  - /tmp/*\n  - \"*.o\"\n",
+          "# nothing\n", "exclude: [/a, &x /b, *x]\n"};
+}
+
+// Against a library of one branch, made once a process.
+void RunRevision(std::string_view bytes) {
+  static const std::shared_ptr<Library> library = [] {
+    char path[] = "/tmp/mirage-fuzz-XXXXXX";
+    Require(::mkdtemp(path) != nullptr, "a directory for a library");
+    static const std::string kept = path;
+    std::atexit([] { std::filesystem::remove_all(kept); });
+    Require(Library::Create(kept, {}).has_value(), "a library");
+    auto opened = Value(Library::Open(kept, {}));
+    const auto transaction = Value(opened->Begin("import"));
+    MapBuilder empty(*transaction, ObjectKind::kTree);
+    NewVersion version;
+    version.manifest.root.type = FileType::kDirectory;
+    version.manifest.root.id = Value(empty.Finish());
+    version.manifest.branch = "debian";
+    Value(transaction->Publish(version));
+    return opened;
+  }();
+  const auto snapshot = library->snapshot();
+  if (const auto sides = SplitRange(bytes)) {
+    Require(sides->first + ".." + sides->second == bytes, "a range has two sides");
+  }
+  const auto resolved = ResolveVersionPath(*snapshot, bytes);
+  if (!resolved) return;
+  Require(resolved->version.id == Value(snapshot->Branch("debian"))->manifest, "there is one version");
+  if (resolved->path) Require(resolved->path->starts_with('/'), "a path is absolute");
+}
+std::vector<std::string> RevisionSeeds() {
+  return {"debian", "debian/v1", "debian/latest:/etc//passwd", "debian~0~0:.", "@0123abcd", "debian..debian/v1"};
+}
+
+// ---- the appliance's tar stream
+
+void RunTar(std::string_view bytes) {
+  TarStream tar([&](char* out, size_t size) -> Result<size_t> {
+    const size_t n = std::min(size, bytes.size());
+    std::memcpy(out, bytes.data(), n);
+    bytes.remove_prefix(n);
+    return n;
+  });
+  for (int members = 0; members < 10'000; ++members) {
+    const auto member = tar.Next();
+    if (!member || !*member) return;
+    Require((*member)->path.find('\0') == std::string::npos, "a path has no zero byte");
+    for (uint64_t read = 0; members % 2 == 0;) {  // the others' data is skipped
+      const auto piece = tar.ReadData(64 << 10);
+      if (!piece) return;
+      if (piece->empty()) break;
+      read += piece->size();
+      Require(read <= (*member)->size, "no more data than the header says");
+    }
+  }
+}
+std::string TarHeader(const std::string& name, char type, size_t size) {
+  std::string block(512, '\0');
+  const auto put = [&](size_t at, const std::string& text) { block.replace(at, text.size(), text); };
+  put(0, name);
+  put(100, "0000644");
+  put(108, "0001750");
+  put(116, "0001750");
+  put(124, fmt::format("{:011o}", size));
+  put(136, "14524510000");
+  put(148, "        ");
+  block[156] = type;
+  put(257, std::string("ustar\0"
+                       "00",
+                       8));
+  unsigned sum = 0;
+  for (const char c : block) sum += static_cast<uint8_t>(c);
+  put(148, fmt::format("{:06o}", sum) + std::string("\0 ", 2));
+  return block;
+}
+std::vector<std::string> TarSeeds() {
+  const std::string pax = "30 mtime=1700000000.123456789\n25 SCHILY.xattr.user.a=b\n";
+  std::string padded = pax;
+  padded.resize(512);
+  std::string data = "hello\n";
+  data.resize(512);
+  const std::string end(1024, '\0');
+  return {TarHeader("./a", '0', 6) + data + end, TarHeader("./PaxHeaders/b", 'x', pax.size()) + padded +
+                                                     TarHeader("./b", '0', 6) + data + TarHeader("./c/", '5', 0) + end};
+}
+
+}  // namespace
+
+const std::vector<FuzzTarget>& FuzzTargets() {
+  static const std::vector<FuzzTarget> kTargets = {
+      {"entry", RunEntry, EntrySeeds},
+      {"xattrs", RunXattrs, XattrSeeds},
+      {"content_node", RunContentNode, ContentNodeSeeds},
+      {"manifest", RunManifest, ManifestSeeds},
+      {"tree_node", RunTree, TreeSeeds},
+      {"links_node", RunLinks, LinksSeeds},
+      {"block", RunBlock, BlockSeeds},
+      {"pack", RunPack, PackSeeds},
+      {"chunk_index_value", RunLocation, LocationSeeds},
+      {"ref_record", RunRefRecord, RefRecordSeeds},
+      {"format", RunFormat, FormatSeeds},
+      {"policy", RunPolicy, PolicySeeds},
+      {"revision", RunRevision, RevisionSeeds},
+      {"tar_stream", RunTar, TarSeeds},
+  };
+  return kTargets;
+}
+
+}  // namespace mirage::testing
