@@ -250,7 +250,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::stri
 Result<std::unique_ptr<Overlay>> Overlay::OpenView(Library& library, const std::string& id, const std::string& database) {
   ASSIGN_OR_RETURN(auto info, ReadInfo(library, id));
   auto overlay = std::unique_ptr<Overlay>(new Overlay(library, library.overlays_path() + "/" + id, info, std::nullopt));
-  ASSIGN_OR_RETURN(overlay->db_, OverlayDb::Open(database, false));
+  ASSIGN_OR_RETURN(overlay->db_, OverlayDb::Open(library.env(), database, false));
   overlay->view_ = database;
   return overlay;
 }

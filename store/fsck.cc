@@ -14,6 +14,7 @@
 namespace mirage {
 namespace {
 
+constexpr uint64_t kScratchBytes = 64 << 20;  // of a check, beside what it needs for rows
 constexpr uint64_t kMostRowsTold = 20;  // rows of RocksDB that disagree; the rest is counted
 constexpr const char* kDirectories[] = {"packs", "staging", "overlays", "locks", "locks/sessions"};
 
@@ -64,6 +65,7 @@ class Checker {
 
   // One whole check; what it made lies in scratch_. False: something is so wrong that the rest was not looked at.
   Result<bool> Check();
+  bool HasRoom() const;
   Result<bool> CheckFormat();
   Status CheckPolicy();
   Result<bool> CheckDirectories();
@@ -160,12 +162,24 @@ Result<bool> Checker::Check() {
   ASSIGN_OR_RETURN(const bool log, CheckLog());
   if (!options_.repair) publish_.reset();
   if (!log) return false;
-  ASSIGN_OR_RETURN(scratch_, ScratchDirectory::Create(env_, path_, options_.lock_timeout_ms));
+  if (options_.repair || HasRoom()) {
+    ASSIGN_OR_RETURN(scratch_, ScratchDirectory::Create(env_, path_, options_.lock_timeout_ms));
+  } else {
+    ASSIGN_OR_RETURN(scratch_, ScratchDirectory::CreateElsewhere(env_));
+  }
   if (options_.repair) salvage_ = std::make_unique<PackSalvage>(env_, scratch_->path(), format_.uuid);
   TRY(BuildIndex());
   TRY(CompareDatabase());
   TRY(CheckVersions());
   return true;
+}
+
+// Whether a check's scratch files fit beside the library: the rows once more, sorted on the way.
+bool Checker::HasRoom() const {
+  std::error_code ec;
+  const auto space = std::filesystem::space(path_, ec);
+  const uint64_t rows = live_ ? live_->shape().bytes : 0;
+  return ec || space.available > 3 * rows + kScratchBytes;
 }
 
 Result<bool> Checker::CheckFormat() {

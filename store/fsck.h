@@ -48,7 +48,8 @@ struct FsckOptions {
 // that parents and children agree; that every content's list adds up and its bytes hash to it; that RocksDB holds what
 // packs and refs.log say. Ancestors that no ref names may have lost their trees: a collector may have taken them.
 //
-// Without `repair` nothing in the library changes, and writers go on. With it the publish lock is held exclusively
+// Without `repair` nothing in the library changes, and writers go on; scratch files lie in staging/, or in $TMPDIR where the
+// library's disk has no room for them. With it the publish lock is held exclusively
 // throughout (readers and mounts that are open go on), and
 //   - what checks in a damaged pack is copied to a new one, and the damaged one moved to quarantine/;
 //   - an object that RocksDB alone still has is written to a pack again;

@@ -73,7 +73,7 @@ Status ClearUnfinished(Env& env, const std::string& path) {
       const auto info = env.Stat(path + "/" + name);
       return info && info->size_bytes <= RefLog::kHeader.size();
     }
-    return name == "db" || name == "mirage.yaml" || (name.starts_with("mirage.yaml.") && name.ends_with(".tmp")) ||
+    return name == "db" || name == "mirage.yaml" || name == "reserve" || (name.starts_with("mirage.yaml.") && name.ends_with(".tmp")) ||
            (name.starts_with("FORMAT.") && name.ends_with(".tmp"));
   };
   if (!std::all_of(names.begin(), names.end(), unfinished) ||

@@ -8,6 +8,8 @@
 #include <xxhash.h>
 #include <zstd.h>
 
+#include "store/block_prefetcher.h"
+
 namespace mirage {
 namespace {
 
@@ -64,10 +66,10 @@ std::string Where(PackNumber pack, uint64_t offset) {
 // Limits only: the checksum needs the whole record.
 Result<BlockHeader> DecodeBlockHeader(std::string_view bytes, PackNumber pack, uint64_t offset) {
   if (bytes.size() < kBlockHeaderBytes) return Fail(EIO, "{}: truncated", Where(pack, offset));
-  if (LoadAt<uint32_t>(bytes, 0) != kBlockMagic) return Fail(EIO, "{}: no block begins here", Where(pack, offset));
-  const BlockHeader header{LoadAt<uint32_t>(bytes, 4), LoadAt<uint32_t>(bytes, 8), LoadAt<uint32_t>(bytes, 12)};
+  if (Get<uint32_t>(bytes, 0) != kBlockMagic) return Fail(EIO, "{}: no block begins here", Where(pack, offset));
+  const BlockHeader header{Get<uint32_t>(bytes, 4), Get<uint32_t>(bytes, 8), Get<uint32_t>(bytes, 12)};
   if (header.rows == 0 || header.rows > kMaxBlockRows || header.raw_bytes > kMaxBlockRawBytes ||
-      header.frame_bytes > kMaxFrameBytes || LoadAt<uint64_t>(bytes, 24) != 0) {
+      header.frame_bytes > kMaxFrameBytes || Get<uint64_t>(bytes, 24) != 0) {
     return Fail(EIO, "{}: a header with impossible sizes", Where(pack, offset));
   }
   return header;
@@ -138,11 +140,11 @@ std::string EncodeLocation(const Location& location) {
 
 Result<Location> DecodeLocation(std::string_view bytes) {
   if (bytes.size() != kLocationBytes) return Fail(EIO, "chunk index: a value of {} bytes", bytes.size());
-  const Location location{.pack = LoadAt<uint64_t>(bytes, 0),
-                          .offset = LoadAt<uint32_t>(bytes, 8),
-                          .record_bytes = LoadAt<uint32_t>(bytes, 12),
-                          .slot = LoadAt<uint16_t>(bytes, 16)};
-  if (LoadAt<uint16_t>(bytes, 18) != 0 || location.offset < kPackHeaderBytes ||
+  const Location location{.pack = Get<uint64_t>(bytes, 0),
+                          .offset = Get<uint32_t>(bytes, 8),
+                          .record_bytes = Get<uint32_t>(bytes, 12),
+                          .slot = Get<uint16_t>(bytes, 16)};
+  if (Get<uint16_t>(bytes, 18) != 0 || location.offset < kPackHeaderBytes ||
       location.record_bytes < kBlockHeaderBytes + kRowBytes || location.record_bytes > kMaxRecordBytes ||
       uint64_t{location.offset} + location.record_bytes > kMaxPackBytes || location.slot >= kMaxBlockRows) {
     return Fail(EIO, "chunk index: an impossible place in pack {}", PackFileName(location.pack));
@@ -157,7 +159,7 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
                 header.record_bytes());
   }
   if (BlockChecksum(record.substr(0, kBlockHeaderBytes), record.substr(kBlockHeaderBytes), pack, offset) !=
-      LoadAt<uint64_t>(record, kChecksumOffset)) {
+      Get<uint64_t>(record, kChecksumOffset)) {
     return Fail(EIO, "{}: the checksum does not match", Where(pack, offset));
   }
   auto block = std::make_shared<Block>();
@@ -166,7 +168,7 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
   uint64_t total = 0;
   for (uint32_t i = 0; i < header.rows; ++i) {
     const std::string_view row = record.substr(kBlockHeaderBytes + i * kRowBytes, kRowBytes);
-    const auto length = LoadAt<uint32_t>(row, 4);
+    const auto length = Get<uint32_t>(row, 4);
     const auto kind = static_cast<uint8_t>(row[0]);
     if (!IsKnownKind(kind) || row[1] != 0 || row[2] != 0 || row[3] != 0 || length == 0) {
       return Fail(EIO, "{}: row {} of its table is not valid", Where(pack, offset), i);
@@ -190,6 +192,10 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
   const bool whole = n == block->bytes_.size();  // an error code is a number beyond any size
   if (!whole) return Fail(EIO, "{}: the frame does not decompress", Where(pack, offset));
   return block;
+}
+
+Result<size_t> BlockRecordBytes(std::string_view header, PackNumber pack, uint64_t offset) {
+  return DecodeBlockHeader(header, pack, offset).map([](const BlockHeader& decoded) { return decoded.record_bytes(); });
 }
 
 std::string_view Block::Bytes(size_t slot) const {
@@ -314,10 +320,10 @@ Status WalkPack(const File& file, const std::string& path, PackNumber number, st
   bool whole = true;
   while (true) {
     TRY(file.ReadAt(offset, kTrailerBytes, &bytes));
-    if (bytes.size() >= sizeof kTrailerMagic && LoadAt<uint32_t>(bytes, 0) == kTrailerMagic) {
+    if (bytes.size() >= sizeof kTrailerMagic && Get<uint32_t>(bytes, 0) == kTrailerMagic) {
       const bool right = whole ? bytes == EncodeTrailer(number, blocks, offset)
                                : bytes.size() == kTrailerBytes &&
-                                     bytes == EncodeTrailer(number, LoadAt<uint64_t>(bytes, 8), offset);
+                                     bytes == EncodeTrailer(number, Get<uint64_t>(bytes, 8), offset);
       if (right) {
         if (size != offset + kTrailerBytes) return tell(fmt::format("{}: bytes behind the trailer", path));
         return {};
@@ -364,7 +370,7 @@ Status ScanPackTables(Env& env, const std::string& path, PackNumber number, std:
   uint64_t offset = kPackHeaderBytes;
   for (uint64_t blocks = 0;; ++blocks) {
     TRY(file->ReadAt(offset, kBlockHeaderBytes, &bytes));
-    if (bytes.size() >= sizeof kTrailerMagic && LoadAt<uint32_t>(bytes, 0) == kTrailerMagic) {
+    if (bytes.size() >= sizeof kTrailerMagic && Get<uint32_t>(bytes, 0) == kTrailerMagic) {
       if (bytes != EncodeTrailer(number, blocks, offset)) return Fail(EIO, "{}: the trailer is damaged", path);
       if (size != offset + kTrailerBytes) return Fail(EIO, "{}: bytes behind the trailer", path);
       return {};
@@ -378,7 +384,7 @@ Status ScanPackTables(Env& env, const std::string& path, PackNumber number, std:
       const std::string_view row = std::string_view(bytes).substr(at, kRowBytes);
       if (row.size() < kRowBytes || !IsKnownKind(static_cast<uint8_t>(row[0]))) break;
       table.rows.push_back(
-          {static_cast<ObjectKind>(row[0]), LoadAt<uint32_t>(row, 4), *ObjectId::FromBytes(row.substr(8))});
+          {static_cast<ObjectKind>(row[0]), Get<uint32_t>(row, 4), *ObjectId::FromBytes(row.substr(8))});
     }
     if (table.rows.size() != header.rows) return Fail(EIO, "{}: its table is not valid", Where(number, offset));
     const Location location{.pack = number,

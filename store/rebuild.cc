@@ -1,6 +1,7 @@
 #include "store/rebuild.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "store/fsck.h"
 #include "store/library_impl.h"
@@ -26,6 +27,13 @@ Result<std::unique_ptr<ScratchDirectory>> ScratchDirectory::Create(Env& env, con
   TRY(env.MakeDirectory(path, 0700));
   ASSIGN_OR_RETURN(FileLock lock, FileLock::Acquire(env, path + "/lock", LockMode::kExclusive, 0, "fsck"));
   return std::unique_ptr<ScratchDirectory>(new ScratchDirectory(env, path, std::move(lock)));
+}
+
+Result<std::unique_ptr<ScratchDirectory>> ScratchDirectory::CreateElsewhere(Env& env) {
+  const char* given = std::getenv("TMPDIR");
+  const std::string path = fmt::format("{}/mirage-fsck-{}", given && *given ? given : "/var/tmp", RandomHex(8));
+  TRY(env.MakeDirectory(path, 0700));
+  return std::unique_ptr<ScratchDirectory>(new ScratchDirectory(env, path, std::nullopt));
 }
 
 ScratchDirectory::~ScratchDirectory() { static_cast<void>(RemoveTree(env_, path_)); }

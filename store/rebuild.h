@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,22 +13,25 @@
 
 namespace mirage {
 
-// A locked directory under staging/, removed with the object.
+// A directory of one check's own, removed with the object.
 class ScratchDirectory {
  public:
+  // Locked, under the library's staging/: what is made there can be renamed into the library.
   static Result<std::unique_ptr<ScratchDirectory>> Create(Env& env, const std::string& library_path,
                                                           int lock_timeout_ms);
+  // In $TMPDIR, else /var/tmp: for a check of a library whose disk is full.
+  static Result<std::unique_ptr<ScratchDirectory>> CreateElsewhere(Env& env);
   ~ScratchDirectory();
   const std::string& path() const { return path_; }
   // A new directory in it.
   Result<std::string> Make(const std::string& name);
 
  private:
-  ScratchDirectory(Env& env, std::string path, FileLock lock)
+  ScratchDirectory(Env& env, std::string path, std::optional<FileLock> lock)
       : env_(env), path_(std::move(path)), lock_(std::move(lock)) {}
   Env& env_;
   std::string path_;
-  FileLock lock_;
+  std::optional<FileLock> lock_;
 };
 
 struct PackScan {

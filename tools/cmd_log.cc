@@ -36,14 +36,13 @@ Result<bool> PathDiffers(const TreeReader& reader, const Manifest& a, const Mani
 
 // A version changed a path if it differs from each of its parents, as git has it; the first version changed what it
 // has.
-Result<bool> ChangedPaths(const TreeReader& reader, const ObjectReader& objects, const HistoryVersion& version,
+Result<bool> ChangedPaths(const TreeReader& reader, const Snapshot& snapshot, const HistoryVersion& version,
                           const std::vector<std::string>& paths) {
   // What gc has removed the contents of cannot be asked, and what comes behind it is compared with nothing.
-  const auto snapshot = reader.library().snapshot();
-  if (!CheckContents(*snapshot, version.id)) return false;
+  if (!CheckContents(snapshot, version.id)) return false;
   std::vector<ObjectId> parents;
   for (const ObjectId& parent : version.manifest.parents) {
-    if (CheckContents(*snapshot, parent)) parents.push_back(parent);
+    if (CheckContents(snapshot, parent)) parents.push_back(parent);
   }
   for (const std::string& path : paths) {
     if (parents.empty()) {
@@ -54,7 +53,7 @@ Result<bool> ChangedPaths(const TreeReader& reader, const ObjectReader& objects,
     }
     bool differs_from_all = true;
     for (const ObjectId& parent : parents) {
-      ASSIGN_OR_RETURN(const Manifest before, ReadManifest(objects, parent));
+      ASSIGN_OR_RETURN(const Manifest before, ReadManifest(snapshot, parent));
       ASSIGN_OR_RETURN(const bool differs, PathDiffers(reader, before, version.manifest, path));
       if (!differs) {
         differs_from_all = false;

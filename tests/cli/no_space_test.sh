@@ -46,7 +46,8 @@ for left_kib in 0 4 8 12 16 20 24 28 32 36 40 48 64 96 256; do
     [ "$after" = "$before" ] || fail "$last: refused, but refs.log grew"
     [ -z "$(ls -A "$MIRAGE_LIBRARY/staging")" ] || fail "$last: something is left in staging/"
   fi
-  expect 0 "$mirage" fsck
+  expect 0 env TMPDIR="$work" "$mirage" fsck
+  [ -z "$(find "$work" -maxdepth 1 -name 'mirage-fsck-*')" ] || fail "$last: fsck left something in TMPDIR"
   rm "$work/small/filler"
   expect 0 "$mirage" fsck
 done

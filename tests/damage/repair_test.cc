@@ -1,6 +1,7 @@
 // fsck --repair: RocksDB made anew from packs and refs.log alone; what checks of a damaged pack is kept and the rest
 // put aside; and an import of the same files heals what is lost.
 #include "tests/damage/damaged_library.h"
+#include "tests/testing/fault_env.h"
 
 namespace mirage {
 namespace {
@@ -8,6 +9,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::Checking;
 using testing::DamagedLibraryTest;
+using testing::FaultEnv;
 using testing::Must;
 using testing::Reading;
 
@@ -125,55 +127,11 @@ TEST_F(Repair, ARepairThatWasCutShortIsFinishedByAnother) {
   EXPECT_TRUE(fs::exists(path() + "/quarantine/db"));
 }
 
-// The disk until a process stops: from the n-th change on, none of its changes happens. (RocksDB's own files are made
-// beside, and sound or swept.)
-class StoppingEnv final : public Env {
- public:
-  explicit StoppingEnv(size_t changes) : left_(changes) {}
-  bool stopped() const { return stopped_; }
-  size_t changes() const { return changes_; }
-
-  Result<std::unique_ptr<File>> Open(const std::string& path, OpenMode mode) override {
-    if (mode == OpenMode::kCreate) TRY(Change());
-    return disk_.Open(path, mode);
-  }
-  Status Rename(const std::string& from, const std::string& to) override {
-    TRY(Change());
-    return disk_.Rename(from, to);
-  }
-  Status Unlink(const std::string& path) override {
-    TRY(Change());
-    return disk_.Unlink(path);
-  }
-  Status MakeDirectory(const std::string& path, unsigned mode) override {
-    TRY(Change());
-    return disk_.MakeDirectory(path, mode);
-  }
-  Status RemoveDirectory(const std::string& path) override {
-    TRY(Change());
-    return disk_.RemoveDirectory(path);
-  }
-  Status SyncDirectory(const std::string& path) override { return disk_.SyncDirectory(path); }
-  Result<std::vector<std::string>> List(const std::string& path) override { return disk_.List(path); }
-  Result<FileInfo> Stat(const std::string& path) override { return disk_.Stat(path); }
-
- private:
-  Status Change() {
-    ++changes_;
-    stopped_ |= left_ == 0;
-    if (stopped_) return Fail(EIO, "the process has stopped");
-    --left_;
-    return {};
-  }
-  Env& disk_ = Env::Default();
-  size_t left_, changes_ = 0;
-  bool stopped_ = false;
-};
-
 class StoppedRepair : public Repair {
  protected:
-  // Repairs copies of a library without db/ and with a bad block, each stopped at another change, and then once more.
-  void StopAtEvery(size_t step) {
+  // Repairs copies of a library without db/ and with a bad block, each stopped at another of the disk's operations and what was
+  // not synced lost, and then once more. `most`: how many stops, spread over all.
+  void StopAtEach(uint64_t most) {
     const std::string pack = PackOf("debian", "noise");
     std::string bytes = Bytes(pack);
     bytes[200] ^= 1;
@@ -192,19 +150,25 @@ class StoppedRepair : public Repair {
       return Fsck(copy, options, {}, {});
     };
     fresh();
-    StoppingEnv whole(~size_t{0});
-    const auto report = Must(repair(whole));
-    EXPECT_GT(report.damaged, 0U);
+    uint64_t operations = 0;
+    {
+      FaultEnv whole(copy);
+      EXPECT_GT(Must(repair(whole)).damaged, 0U);
+      operations = whole.operations();
+    }
     const Reading wanted = Read(copy);
     ASSERT_EQ(wanted.open_error, "");
     ASSERT_FALSE(wanted.failed.empty());
-    ASSERT_GT(whole.changes(), 20U);
-    for (size_t at = 0; at < whole.changes(); at += step) {
-      SCOPED_TRACE(fmt::format("stopped at change {} of {}", at, whole.changes()));
+    ASSERT_GT(operations, 50U);
+    for (uint64_t stops = std::min(most, operations), i = 0; i < stops; ++i) {
+      const uint64_t at = 1 + i * operations / stops;
+      SCOPED_TRACE(fmt::format("stopped at operation {} of {}", at, operations));
       fresh();
-      StoppingEnv stopping(at);
+      FaultEnv stopping(copy);
+      stopping.StopAt(at);
       static_cast<void>(repair(stopping));
       ASSERT_TRUE(stopping.stopped());
+      stopping.Restart(i % 2 == 0 ? FaultEnv::Loss::kUnsynced : FaultEnv::Loss::kUnsyncedBytes, at);
       Must(repair(Env::Default()));
       const Reading now = Read(copy);
       EXPECT_EQ(now.open_error, "");
@@ -220,8 +184,8 @@ class StoppedRepair : public Repair {
   }
 };
 
-TEST_F(StoppedRepair, AtSomeChanges) { StopAtEvery(7); }
-TEST_F(StoppedRepair, AtEachChange) { StopAtEvery(1); }
+TEST_F(StoppedRepair, AtSomeOperations) { StopAtEach(24); }
+TEST_F(StoppedRepair, AtEachOperation) { StopAtEach(~uint64_t{0}); }
 
 TEST_F(Repair, AnObjectThatTheDatabaseAloneHasIsWrittenToAPackAgain) {
   // The packs of objects are those that hold no file's bytes.

@@ -68,7 +68,6 @@ TEST_F(ReadOnlyMountTest, OpensNeedNoMessages) {
   EXPECT_EQ(mount->Requests("opendir"), 1u);
   EXPECT_EQ(mount->Requests("readdir"), 0u);
   EXPECT_EQ(mount->Requests("release"), 0u);
-  EXPECT_EQ(mount->Requests("flush"), 1u);
 }
 
 TEST_F(ReadOnlyMountTest, AWarmWalkCostsNothing) {

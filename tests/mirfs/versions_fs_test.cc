@@ -297,7 +297,8 @@ TEST_F(VersionsFsTest, ReadsOfWhatIsDamagedFailAndNeverGiveWrongBytes) {
   // A mount of its own each time: nothing is cached.
   const auto read_all = [&] {
     const auto library = Must(Library::Open(path(), {}));
-    VersionsFs fs(library);
+    const auto mounted = Must(VersionsFs::Open(library, {}));
+    VersionsFs& fs = *mounted;
     std::map<std::string, Result<std::string>> all;
     for (const std::string& name : names) {
       NodeAttributes at;

@@ -56,12 +56,13 @@ inline Result<World> ReadWorld(const std::shared_ptr<Library>& library) {
   return world;
 }
 
-// What fsck finds, one line each; empty: clean.
+// The damage that fsck finds, one line each; empty: clean.
 inline Result<std::string> FsckFindings(Library& library) {
   std::string findings;
   ASSIGN_OR_RETURN(const auto report, Fsck(
                                           library,
                                           [&](const FsckFinding& finding) {
+                                            if (finding.kind == FsckFinding::kNote) return;
                                             findings += finding.version + " " + finding.path + " " + finding.what + "\n";
                                           },
                                           {}));
