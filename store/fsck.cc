@@ -10,6 +10,7 @@
 #include "store/library_impl.h"
 #include "store/reachable.h"
 #include "store/rebuild.h"
+#include "store/rocksdb_tail.h"
 
 namespace mirage {
 namespace {
@@ -71,6 +72,7 @@ class Checker {
   Result<bool> CheckDirectories();
   Result<bool> CheckLog();
   void OpenDatabase();
+  bool RecoverDatabase();
   Status CheckDatabaseRefs(const Refs& at_position, const LogPosition& position);
   Status BuildIndex();
   Status CompareDatabase();
@@ -238,8 +240,22 @@ Result<bool> Checker::CheckDirectories() {
   return all;
 }
 
+// As opening the library does, before anything is called damage. Whether it is worth another try.
+bool Checker::RecoverDatabase() {
+  if (!options_.repair) {
+    publish_.reset();
+    if (!Lock(&publish_, LockMode::kExclusive)) return false;
+    if (MetadataDb::OpenReadOnly(env_, path_ + "/db")) return true;  // another process was first
+  }
+  const auto cut = CutTornTail(env_, path_ + "/db");
+  if (!cut || !*cut) return false;
+  Tell(FsckFinding::kNote, "db: a record that was being written when the power went was cut off");
+  return true;
+}
+
 void Checker::OpenDatabase() {
   auto opened = MetadataDb::OpenReadOnly(env_, path_ + "/db");
+  if (!opened && opened.error().code == EIO && RecoverDatabase()) opened = MetadataDb::OpenReadOnly(env_, path_ + "/db");
   Status status;
   if (opened) {
     status = (*opened)->VerifyChecksums();

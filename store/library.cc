@@ -12,6 +12,7 @@
 
 #include "store/gc.h"
 #include "store/library_impl.h"
+#include "store/rocksdb_tail.h"
 
 namespace mirage {
 namespace {
@@ -191,9 +192,18 @@ Result<std::shared_ptr<Library>> Library::Open(const std::string& path, const Op
   library->impl_->lock_timeout_ms =
       options.lock_timeout_ms ? options.lock_timeout_ms : library->policy_.lock_timeout_ms;
   library->impl_->purpose = options.purpose;
-  ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*library, LockMode::kShared, "opening the library"));
-  TRY(Impl::Register(*library));
-  ASSIGN_OR_RETURN(library->impl_->snapshot, Impl::LoadSnapshot(*library));
+  {
+    ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*library, LockMode::kShared, "opening the library"));
+    TRY(Impl::Register(*library));
+    auto snapshot = Impl::LoadSnapshot(*library);
+    if (snapshot) {
+      library->impl_->snapshot = std::move(*snapshot);
+      return library;
+    }
+    if (snapshot.error().code != EIO) return tl::make_unexpected(std::move(snapshot).error());
+  }
+  ASSIGN_OR_RETURN(const FileLock lock, Impl::LockPublish(*library, LockMode::kExclusive, "recovering the database"));
+  ASSIGN_OR_RETURN(library->impl_->snapshot, Impl::RecoverSnapshot(*library));
   return library;
 }
 
@@ -300,6 +310,13 @@ Result<std::shared_ptr<const Snapshot>> Library::Impl::LoadSnapshot(const Librar
   return Replay(library, *snapshot, /*fresh=*/true);
 }
 
+Result<std::shared_ptr<const Snapshot>> Library::Impl::RecoverSnapshot(const Library& library) {
+  auto snapshot = LoadSnapshot(library);  // another process may have been first
+  if (snapshot || snapshot.error().code != EIO) return snapshot;
+  const auto cut = CutTornTail(library.env_, library.path_ + "/db");
+  return cut && *cut ? LoadSnapshot(library) : snapshot;
+}
+
 Result<std::shared_ptr<const Snapshot>> Library::Impl::NewestSnapshot(const Library& library, const Snapshot& snapshot) {
   ASSIGN_OR_RETURN(auto newest, ReplayRefs(library, snapshot));
   if (newest->sequence() == snapshot.sequence() && !newest->collected_since_) return newest;
@@ -353,10 +370,16 @@ Result<StagingDirectory> Library::Impl::MakeStaging(const Library& library, std:
     const std::string dead = library.staging_path() + "/" + name;
     if (FileLock::Acquire(env, dead + "/lock", LockMode::kExclusive, 0, "sweeping")) (void)RemoveTree(env, dead);
   }
-  std::string path = library.staging_path() + "/" + RandomHex(8);
+  return StagingDirectory::Make(env, library.path_, purpose);
+}
+
+Result<StagingDirectory> StagingDirectory::Make(Env& env, const std::string& library_path, std::string_view purpose) {
+  std::string path = library_path + "/staging/" + RandomHex(8);
   TRY(env.MakeDirectory(path, 0700));
-  ASSIGN_OR_RETURN(auto lock, FileLock::Acquire(env, path + "/lock", LockMode::kExclusive, 0, purpose));
-  return StagingDirectory{std::move(path), std::move(lock)};
+  auto lock = FileLock::Acquire(env, path + "/lock", LockMode::kExclusive, 0, purpose);
+  if (lock) return StagingDirectory{std::move(path), std::move(*lock)};
+  (void)RemoveTree(env, path);
+  return tl::make_unexpected(std::move(lock).error());
 }
 
 Status Library::Impl::AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,

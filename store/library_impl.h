@@ -27,6 +27,8 @@ class CurrentIndex final : public ChunkIndex {
 struct StagingDirectory {
   std::string path;
   FileLock lock;
+  // The caller holds locks/staging.
+  static Result<StagingDirectory> Make(Env& env, const std::string& library_path, std::string_view purpose);
 };
 
 struct Library::Impl {
@@ -55,6 +57,9 @@ struct Library::Impl {
   static std::string SessionsPath(const Library& library) { return library.path_ + "/locks/sessions"; }
   // Opens the database and replays the rest of refs.log. The caller holds the publish lock.
   static Result<std::shared_ptr<const Snapshot>> LoadSnapshot(const Library& library);
+  // The same after it failed with EIO: a record that a power cut tore off the end of RocksDB's own log is cut off first. The
+  // caller holds the exclusive lock.
+  static Result<std::shared_ptr<const Snapshot>> RecoverSnapshot(const Library& library);
   // `snapshot` with the records behind it applied: its refs are the newest, its objects may be older.
   static Result<std::shared_ptr<const Snapshot>> ReplayRefs(const Library& library, const Snapshot& snapshot);
   // `fresh`: the database was opened under the lock that is held, so that it knows of every collection.

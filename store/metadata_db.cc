@@ -347,8 +347,25 @@ MetadataDb::Shape MetadataDb::shape() const {
 }
 
 struct MetadataWriter::Impl {
-  explicit Impl(Env& e) : env(e) {}
-  const RocksDbEnv env;
+  explicit Impl(Env& e) : env(e, RocksDbEnv::Removal::kWhenLet) {}
+  ~Impl() {
+    if (db && !failed) env.LetRemove();  // closing removes what is no longer used
+  }
+  // Of anything that may have written.
+  Status Checked(const rocksdb::Status& status, std::string_view doing) {
+    if (status.ok()) return {};
+    failed = true;
+    return FailRocksDb(status, doing);
+  }
+  // Not through the write-ahead log: a flush makes it durable, and a read-only open then replays nothing.
+  Status Write(rocksdb::WriteBatch* batch, std::string_view doing) {
+    rocksdb::WriteOptions unlogged;
+    unlogged.disableWAL = true;
+    TRY(Checked(db->Write(unlogged, batch), doing));
+    return Checked(db->Flush(rocksdb::FlushOptions()), doing);
+  }
+  RocksDbEnv env;
+  bool failed = false;
   std::unique_ptr<rocksdb::DB> db;
 };
 
@@ -361,6 +378,7 @@ Result<std::unique_ptr<MetadataWriter>> MetadataWriter::Open(Env& env, const std
   const rocksdb::Status status = rocksdb::DB::Open(LibraryDbOptions(writer->impl_->env), path, &raw);
   if (!status.ok()) return FailRocksDb(status, "open for writing");
   writer->impl_->db.reset(raw);
+  writer->impl_->env.HoldRemovals();
   return writer;
 }
 
@@ -370,9 +388,7 @@ Status MetadataWriter::Ingest(const std::vector<std::string>& sst_paths) {
   options.move_files = true;
   options.failed_move_fall_back_to_copy = true;
   options.write_global_seqno = false;
-  const rocksdb::Status status = impl_->db->IngestExternalFile(sst_paths, options);
-  if (!status.ok()) return FailRocksDb(status, "ingest");
-  return {};
+  return impl_->Checked(impl_->db->IngestExternalFile(sst_paths, options), "ingest");
 }
 
 Status MetadataWriter::CatchUp(const std::map<std::string, std::optional<Ref>>& refs,
@@ -395,13 +411,7 @@ Status MetadataWriter::CatchUp(const std::map<std::string, std::optional<Ref>>& 
   PutU64(&value, position.offset);
   value += position.chain.view();
   batch.Put(rocksdb::Slice(&kPositionKey, 1), value);
-  // Not through the write-ahead log: a flush makes it durable, and a read-only open then replays nothing.
-  rocksdb::WriteOptions unlogged;
-  unlogged.disableWAL = true;
-  rocksdb::Status status = impl_->db->Write(unlogged, &batch);
-  if (status.ok()) status = impl_->db->Flush(rocksdb::FlushOptions());
-  if (!status.ok()) return FailRocksDb(status, "catch up");
-  return {};
+  return impl_->Write(&batch, "catch up");
 }
 
 Status MetadataWriter::ForgetPacks(const std::vector<PackNumber>& packs) {
@@ -410,12 +420,7 @@ Status MetadataWriter::ForgetPacks(const std::vector<PackNumber>& packs) {
     batch.Delete(PackKey(kCondemnedPrefix, pack));
     batch.Delete(PackKey(kLevelPrefix, pack));
   }
-  rocksdb::WriteOptions unlogged;
-  unlogged.disableWAL = true;
-  rocksdb::Status status = impl_->db->Write(unlogged, &batch);
-  if (status.ok()) status = impl_->db->Flush(rocksdb::FlushOptions());
-  if (!status.ok()) return FailRocksDb(status, "forget deleted packs");
-  return {};
+  return impl_->Write(&batch, "forget deleted packs");
 }
 
 Result<uint64_t> MetadataWriter::Generation() const { return ReadGeneration(*impl_->db); }
@@ -424,9 +429,7 @@ std::string MetadataWriter::StateToken() const { return TableNames(*impl_->db); 
 Status MetadataWriter::CompactAll() {
   rocksdb::CompactRangeOptions options;
   options.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
-  const rocksdb::Status status = impl_->db->CompactRange(options, nullptr, nullptr);
-  if (!status.ok()) return FailRocksDb(status, "compact");
-  return {};
+  return impl_->Checked(impl_->db->CompactRange(options, nullptr, nullptr), "compact");
 }
 
 Status WriteCollectionRows(Env& env, const std::string& path, uint64_t generation, const std::vector<PackNumber>& condemned,
@@ -457,10 +460,7 @@ Status MetadataWriter::PutCollections(uint64_t generation, const std::map<PackNu
     PutU64(&value, since);
     batch.Put(PackKey(kCondemnedPrefix, pack), value);
   }
-  rocksdb::WriteOptions unlogged;
-  unlogged.disableWAL = true;
-  if (const auto status = impl_->db->Write(unlogged, &batch); !status.ok()) return FailRocksDb(status, "catch up");
-  return {};
+  return impl_->Write(&batch, "catch up");
 }
 
 // Leveled compaction in pieces: all of level 0 into level 1, or one file of a level that is over its size into the
@@ -489,8 +489,7 @@ Result<bool> MetadataWriter::CompactPiece() {
     }
   }
   if (input.empty()) return false;
-  const rocksdb::Status status = impl_->db->CompactFiles(rocksdb::CompactionOptions(), input, output);
-  if (!status.ok()) return FailRocksDb(status, "compact");
+  TRY(impl_->Checked(impl_->db->CompactFiles(rocksdb::CompactionOptions(), input, output), "compact"));
   return true;
 }
 

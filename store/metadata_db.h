@@ -94,7 +94,7 @@ class MetadataWriter {
   std::string StateToken() const;  // as MetadataDb's
   // Rewrites all tables, without what was deleted from them. Takes as long as the database is large.
   Status CompactAll();
-  // The generation and the condemned packs, for a database made anew; durable with the next CatchUp.
+  // The generation and the condemned packs, for a database made anew; durable when it returns.
   Status PutCollections(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned);
   // One bounded piece of compaction if the shape calls for it; returns whether another piece is due.
   Result<bool> CompactPiece();

@@ -23,10 +23,8 @@ Result<std::unique_ptr<ScratchDirectory>> ScratchDirectory::Create(Env& env, con
                                                                    int lock_timeout_ms) {
   ASSIGN_OR_RETURN(const FileLock guard, FileLock::Acquire(env, library_path + "/locks/staging", LockMode::kExclusive,
                                                            lock_timeout_ms, "fsck"));
-  const std::string path = library_path + "/staging/" + RandomHex(8);
-  TRY(env.MakeDirectory(path, 0700));
-  ASSIGN_OR_RETURN(FileLock lock, FileLock::Acquire(env, path + "/lock", LockMode::kExclusive, 0, "fsck"));
-  return std::unique_ptr<ScratchDirectory>(new ScratchDirectory(env, path, std::move(lock)));
+  ASSIGN_OR_RETURN(StagingDirectory made, StagingDirectory::Make(env, library_path, "fsck"));
+  return std::unique_ptr<ScratchDirectory>(new ScratchDirectory(env, std::move(made.path), std::move(made.lock)));
 }
 
 Result<std::unique_ptr<ScratchDirectory>> ScratchDirectory::CreateElsewhere(Env& env) {

@@ -3,6 +3,7 @@
 #include <rocksdb/file_system.h>
 #include <sys/file.h>
 
+#include <atomic>
 #include <cstring>
 
 namespace mirage {
@@ -224,8 +225,31 @@ class EnvFileSystem final : public rocksdb::FileSystem {
 
 }  // namespace
 
-RocksDbEnv::RocksDbEnv(Env& env) {
-  if (&env != &Env::Default()) owned_ = rocksdb::NewCompositeEnv(std::make_shared<EnvFileSystem>(env));
+class RocksDbEnv::Keeper final : public rocksdb::FileSystemWrapper {
+ public:
+  using FileSystemWrapper::FileSystemWrapper;
+  const char* Name() const override { return "mirage keeper"; }
+  IOStatus DeleteFile(const std::string& path, const IOOptions& options, IODebugContext* context) override {
+    return keeping_ ? IOStatus::OK() : FileSystemWrapper::DeleteFile(path, options, context);
+  }
+  void set_keeping(bool keeping) { keeping_ = keeping; }
+
+ private:
+  std::atomic<bool> keeping_ = false;
+};
+
+RocksDbEnv::RocksDbEnv(Env& env, Removal removal) {
+  std::shared_ptr<rocksdb::FileSystem> files;
+  if (&env != &Env::Default()) files = std::make_shared<EnvFileSystem>(env);
+  if (removal == Removal::kWhenLet) {
+    keeper_ = std::make_shared<Keeper>(files ? files : rocksdb::FileSystem::Default());
+    files = keeper_;
+  }
+  if (files) owned_ = rocksdb::NewCompositeEnv(files);
 }
+RocksDbEnv::~RocksDbEnv() = default;
+
+void RocksDbEnv::HoldRemovals() { keeper_->set_keeping(true); }
+void RocksDbEnv::LetRemove() { keeper_->set_keeping(false); }
 
 }  // namespace mirage

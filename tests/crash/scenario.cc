@@ -4,6 +4,7 @@
 
 #include "mirfs/branch_fs.h"
 #include "mirfs/committer.h"
+#include "store/gc.h"
 #include "tests/mirfs/model_tree.h"
 #include "tests/testing/store_fixture.h"
 
@@ -118,6 +119,28 @@ std::vector<Scenario> MakeScenarios() {
                    return {};
                  },
                  true});
+  // Dead versions, dead chunks in packs that are half alive, and dead packs.
+  const auto prepare_dead = [](const std::string& path) {
+    PrepareTwo(path);
+    const auto library = OpenOn(Env::Default(), path);
+    Must(PublishFiles(library, "devel", SmallFiles(4)));
+    const ObjectId devel = Must(library->snapshot()->Branch("devel"))->manifest;
+    const ObjectId first = Must(library->snapshot()->Tag("debian", "v1"))->manifest;
+    Must(library->MoveRefs("delete", {{"devel", devel, ObjectId()}, {"devel/v1", devel, ObjectId()}, {"debian/v1", first, ObjectId()}}));
+  };
+  const auto collect = [](bool compact) {
+    return [compact](Env& env, const std::string& path) -> Status {
+      ASSIGN_OR_RETURN(const auto library, Library::Open(path, {.env = &env}));
+      GcOptions options;
+      options.compact = compact;
+      options.compact_level = compact ? 6 : 0;
+      options.wait_ms = 0;
+      ASSIGN_OR_RETURN([[maybe_unused]] const GcReport report, CollectGarbage(*library, options));
+      return {};
+    };
+  };
+  all.push_back({"gc", prepare_dead, collect(false), true});
+  all.push_back({"gc_compact", prepare_dead, collect(true), true});
   return all;
 }
 

@@ -20,8 +20,8 @@ struct Scenario {
 };
 
 // import: a version of some small files and a longer one; import_catch_up: with so many refs moved before that RocksDB's are
-// brought up to date; compact: with so many tables that the publish merges them; tag; branch; delete_branch; commit: of an overlay;
-// init.
+// brought up to date; compact: with so many tables that the publish merges them; tag; branch; delete_branch; commit: of an overlay; gc and
+// gc_compact: of a library with dead versions, dead packs and half-dead ones; init.
 const std::vector<Scenario>& Scenarios();
 const Scenario& FindScenario(const std::string& name);
 

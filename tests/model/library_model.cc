@@ -3,6 +3,7 @@
 #include <set>
 
 #include "store/diff.h"
+#include "store/gc.h"
 #include "tests/testing/store_fixture.h"
 
 namespace mirage::testing {
@@ -10,6 +11,8 @@ namespace {
 
 constexpr const char* kBranches[] = {"debian", "devel", "rhel"};
 constexpr int kFiles = 8;
+constexpr FaultEnv::Loss kLosses[] = {FaultEnv::Loss::kNothing, FaultEnv::Loss::kUnsynced, FaultEnv::Loss::kUnsyncedBytes,
+                                      FaultEnv::Loss::kSome};
 
 std::string Bytes(uint8_t seed, size_t size) {
   std::string bytes;
@@ -180,8 +183,6 @@ Status LibraryModel::Diff(Input& in) {
 
 // A publish that stops somewhere; then the old world or the new one.
 Status LibraryModel::Crash(Input& in) {
-  constexpr FaultEnv::Loss kLosses[] = {FaultEnv::Loss::kNothing, FaultEnv::Loss::kUnsynced,
-                                        FaultEnv::Loss::kUnsyncedBytes, FaultEnv::Loss::kSome};
   const Edit edit = NextEdit(in);
   const uint64_t distance = 1 + in.Below(130);
   const auto loss = kLosses[in.Below(std::size(kLosses))];
@@ -210,6 +211,28 @@ Status LibraryModel::FullDisk(Input& in) {
   return {};
 }
 
+Status LibraryModel::Collect(Input& in) {
+  GcOptions options;
+  options.wait_ms = 0;
+  options.compact = in.Below(3) == 0;
+  options.compact_level = 1 + static_cast<int>(in.Below(6));
+  const bool crash = in.Below(2) == 0;
+  const uint64_t distance = 1 + in.Below(160);
+  const FaultEnv::Loss loss = kLosses[in.Below(std::size(kLosses))];
+  const uint8_t seed = in.Next();
+  Say(fmt::format("gc{}{}", options.compact ? fmt::format(" --compact at {}", options.compact_level) : "",
+                  crash ? fmt::format(", stop after {}, loss {}", distance, static_cast<int>(loss)) : ""));
+  if (crash) env_.StopAt(env_.operations() + distance);
+  const auto report = CollectGarbage(*library_, options);
+  if (!crash) {
+    if (!report) return tl::make_unexpected(report.error());
+    return library_->Refresh().map([](bool) {});
+  }
+  library_.reset();
+  env_.Restart(loss, seed);
+  return Reopen();
+}
+
 Status LibraryModel::Compare() {
   ASSIGN_OR_RETURN(const World now, ReadWorld(library_));
   if (now != world_) return Differs("the library says " + Describe(now) + "and the model " + Describe(world_));
@@ -221,7 +244,7 @@ Status LibraryModel::Compare() {
 }
 
 Status LibraryModel::Step(Input& in) {
-  switch (in.Below(16)) {
+  switch (in.Below(18)) {
     case 0: case 1: case 2: case 3: return Publish(in);
     case 4: case 5: return MoveTag(in);
     case 6: return DeleteTag(in);
@@ -240,6 +263,9 @@ Status LibraryModel::Step(Input& in) {
       return Compare();
     case 14:
       TRY(FullDisk(in));
+      return Compare();
+    case 15: case 16:
+      TRY(Collect(in));
       return Compare();
     default: return Compare();
   }

@@ -14,7 +14,7 @@ namespace mirage::testing {
 
 // Operations: publish (edits of a branch's files; now and then one file of several chunks), tag, delete a tag, make a branch, delete one,
 // diff two refs, read all, reopen, refresh, a crash in the middle of a publish (with and without the power), a full disk
-// in the middle of one.
+// in the middle of one, gc with and without compaction, a crash in the middle of that.
 class LibraryModel {
  public:
   // An empty library in `directory`, which is empty.
@@ -43,6 +43,7 @@ class LibraryModel {
   Status Diff(Input& in);
   Status Crash(Input& in);
   Status FullDisk(Input& in);
+  Status Collect(Input& in);
   Status Compare();
   Status Reopen();
   void Published(const Edit& edit);
