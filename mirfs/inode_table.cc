@@ -64,6 +64,17 @@ NodeId InodeTable::Known(NodeId preferred, const Inode& inode) const {
   }
 }
 
+std::vector<std::shared_ptr<const Inode>> InodeTable::Select(const std::function<bool(const Inode&)>& wanted) const {
+  std::vector<std::shared_ptr<const Inode>> selected;
+  for (const Shard& shard : shards_) {
+    std::lock_guard lock(shard.mutex);
+    for (const auto& [node, slot] : shard.slots) {
+      if (wanted(*slot.inode)) selected.push_back(slot.inode);
+    }
+  }
+  return selected;
+}
+
 size_t InodeTable::size() const {
   size_t total = 0;
   for (const Shard& shard : shards_) {

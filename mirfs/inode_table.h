@@ -9,10 +9,12 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "mirfs/filesystem.h"
 #include "store/library.h"
@@ -78,6 +80,8 @@ class InodeTable {
   void Release(NodeId node, uint64_t count);
   // The number the kernel knows `inode` by, with no lookup added; 0: it does not.
   NodeId Known(NodeId preferred, const Inode& inode) const;
+  // All that the kernel holds and `wanted` takes. `wanted` runs under a lock: it must not come back here.
+  std::vector<std::shared_ptr<const Inode>> Select(const std::function<bool(const Inode&)>& wanted) const;
   size_t size() const;
 
  private:

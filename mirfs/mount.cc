@@ -241,7 +241,9 @@ Status RunReadOnly(const MountArguments& arguments, const std::string& mountpoin
   ASSIGN_OR_RETURN(const auto filesystem, VersionsFs::Open(library, shown));
   ASSIGN_OR_RETURN(const auto session, FuseSession::Mount(*filesystem, mountpoint, options));
   const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
-  const Watcher watcher(library, *filesystem, *session);
+  const Watcher watcher(library, [&](const Snapshot& before, const Snapshot& after) {
+    filesystem->InvalidateChanges(before, after, *session);
+  });
   const std::string shows = !shown.branch.empty() ? "branch " + shown.branch
                             : shown.version       ? "version " + shown.version_name
                                                   : "all versions";
@@ -378,9 +380,12 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
   const std::string id = overlay->info().id;
   auto serve = [&]() -> Result<UnmountResult> {
     const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
+    // The base stays what it is, but a collection shall not have to wait for the end of the edit.
+    std::optional<Watcher> watcher(std::in_place, library, [](const Snapshot&, const Snapshot&) {});
     auto status = TellStatus(*library, *session, {.mountpoint = mountpoint, .shows = "edit of " + branch},
                              [] { return size_t{0}; });
     ASSIGN_OR_RETURN(const dev_t device, ServeUntilUnmounted(*session, mountpoint, readiness));
+    watcher.reset();
     // A connection that was aborted ends the loop too, with what the kernel held lost: that is a crash, not an unmount.
     const bool aborted = IsMounted(mountpoint, device);
     {

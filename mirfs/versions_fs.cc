@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 namespace mirage {
 namespace {
@@ -401,6 +402,31 @@ Result<struct statvfs> VersionsFs::StatFilesystem() {
   return result;
 }
 
+// A shell may stand in a version of which no name was asked for yet, and which was therefore not leased. Whoever collects
+// gives us a moment for this (GcOptions::lease_grace_ms). What the kernel does not use it forgets when its name is invalidated.
+void VersionsFs::LeaseKnown(const Snapshot& before, const Snapshot& after) const {
+  std::set<ObjectId> lost;
+  const auto branches = before.Branches();
+  if (!branches) return;
+  for (const auto& [branch, head] : *branches) {
+    const auto old_tags = before.Tags(branch), new_tags = after.Tags(branch);
+    if (!old_tags || !new_tags) continue;
+    for (const auto& [tag, ref] : *old_tags) {
+      const auto now = new_tags->find(tag);
+      if (now == new_tags->end() || now->second.manifest != ref.manifest) lost.insert(ref.manifest);
+    }
+  }
+  if (lost.empty()) return;
+  const auto unleased = [&](const MountedVersion& version) { return !version.leased && lost.contains(version.manifest); };
+  for (const auto& inode : inodes_.Select([&](const Inode& known) {
+         if (known.kind != Kind::kDirectory && known.kind != Kind::kDeltaPart) return false;
+         const auto& version = static_cast<const DirectoryInode&>(known).version;
+         return version && unleased(*version);
+       })) {
+    (void)LeaseAllOf(static_cast<const DirectoryInode&>(*inode));  // too late: whoever asks next is told
+  }
+}
+
 void VersionsFs::InvalidateChanges(const Snapshot& before, const Snapshot& after, Invalidator& invalidator) const {
   auto names_that_differ = [](const std::map<std::string, Ref>& a, const std::map<std::string, Ref>& b) {
     std::vector<std::string> names;
@@ -414,6 +440,7 @@ void VersionsFs::InvalidateChanges(const Snapshot& before, const Snapshot& after
     return names;
   };
   if (options_.version) return;  // nothing here follows a ref
+  LeaseKnown(before, after);
   const auto old_branches = before.Branches(), new_branches = after.Branches();
   if (!old_branches || !new_branches) return;  // the timeouts do it, a second later
   bool root_changed = false;

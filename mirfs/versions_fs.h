@@ -63,7 +63,8 @@ class VersionsFs final : public Filesystem {
   Result<struct statvfs> StatFilesystem() override;
   std::string Describe(NodeId node, std::string_view name) const override;
 
-  // Tells the kernel what differs between two states of the refs. Called by the watcher behind a refresh.
+  // Tells the kernel what differs between two states of the refs, having leased versions that lost a name while the kernel
+  // holds them. Called by the watcher behind a refresh.
   void InvalidateChanges(const Snapshot& before, const Snapshot& after, Invalidator& invalidator) const;
 
   size_t inode_count() const { return inodes_.size(); }  // what the kernel holds; the root is not in it
@@ -92,6 +93,7 @@ class VersionsFs final : public Filesystem {
                                                  const Entry& entry) const;
   Status Lease(const MountedVersion& version) const;
   Status LeaseAllOf(const DirectoryInode& directory) const;  // what its names are read from
+  void LeaseKnown(const Snapshot& before, const Snapshot& after) const;
   Result<std::shared_ptr<const Inode>> Child(const DirectoryInode& directory, std::string_view name) const;
 
   // version_views.cc

@@ -15,8 +15,8 @@ constexpr int kPollMs = 200;
 constexpr std::chrono::seconds kRepeatAfter{1};
 }  // namespace
 
-Watcher::Watcher(std::shared_ptr<Library> library, const VersionsFs& filesystem, Invalidator& invalidator)
-    : library_(std::move(library)), filesystem_(filesystem), invalidator_(invalidator) {
+Watcher::Watcher(std::shared_ptr<Library> library, OnChange on_change)
+    : library_(std::move(library)), on_change_(std::move(on_change)) {
   inotify_ = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
   if (inotify_ >= 0) inotify_add_watch(inotify_, (library_->path() + "/refs.log").c_str(), IN_MODIFY);
   stop_ = eventfd(0, EFD_CLOEXEC);
@@ -33,8 +33,6 @@ Watcher::~Watcher() {
 
 void Watcher::Run() {
   using Clock = std::chrono::steady_clock;
-  // What changed is told twice: a reply that was made from the old state may be on its way into the kernel's cache
-  // while the first word is given.
   std::shared_ptr<const Snapshot> repeat_from;
   Clock::time_point repeat_at;
   bool complained = false;
@@ -53,13 +51,13 @@ void Watcher::Run() {
       if (!swapped && !complained) syslog(LOG_ERR, "new versions cannot be shown: %s", swapped.error().message.c_str());
       complained = !swapped;
       if (swapped && *swapped) {
-        filesystem_.InvalidateChanges(*before, *library_->snapshot(), invalidator_);
+        on_change_(*before, *library_->snapshot());
         if (!repeat_from) repeat_from = before;
         repeat_at = Clock::now() + kRepeatAfter;
       }
     }
     if (repeat_from && Clock::now() >= repeat_at) {
-      filesystem_.InvalidateChanges(*repeat_from, *library_->snapshot(), invalidator_);
+      on_change_(*repeat_from, *library_->snapshot());
       repeat_from = nullptr;
     }
   }

@@ -44,6 +44,7 @@ class Collector {
 
   Result<GcReport> Run() {
     TRY(ForgetTags());
+    TRY(LetOthersLease());
     TRY(Collect(nullptr));
     if (options_.compact) TRY(Compact());
     if (!options_.dry_run) TRY(DeletePacks(options_.wait_ms));
@@ -63,6 +64,7 @@ class Collector {
 
   Result<std::vector<RefMove>> ChooseTags(const Snapshot& snapshot) const;
   Status ForgetTags();
+  Status LetOthersLease();
 
   Result<std::vector<PackFile>> ListPacks() const;
   // Rows of the chunks that stay, by pack.
@@ -144,6 +146,20 @@ Status Collector::ForgetTags() {
     report_.tags_deleted = std::move(names);
     return {};
   }
+}
+
+Status Collector::LetOthersLease() {
+  if (options_.dry_run) return {};
+  const std::string own = Library::Impl::SessionName(library_);
+  const auto deadline = Clock::now() + std::chrono::milliseconds(options_.lease_grace_ms);
+  while (Clock::now() < deadline) {
+    TRY(CheckInterrupted());
+    ASSIGN_OR_RETURN(const auto sessions, LiveSessions(library_.env(), Library::Impl::SessionsPath(library_)));
+    const bool others = std::any_of(sessions.begin(), sessions.end(), [&](const auto& session) { return session.name != own; });
+    if (!others) return {};
+    std::this_thread::sleep_for(kSessionPause);
+  }
+  return {};
 }
 
 Result<std::vector<PackFile>> Collector::ListPacks() const {

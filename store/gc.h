@@ -30,6 +30,9 @@ struct GcOptions {
   bool compact = false;
   int compact_level = 0;             // 0: the policy's
   int wait_ms = 5000;                // for sessions that may still read a condemned pack
+  // Before leases are looked at, while other sessions live: a mount leases a version that its user stands in when it sees that
+  // the version has lost its name.
+  int lease_grace_ms = 500;
   size_t memory_bytes = 32 << 20;
   const std::atomic<bool>* interrupted = nullptr;  // stops with EINTR between steps; what was condemned stays so
   std::function<void(std::string_view)> say;       // a line for the user now and then; empty: quiet

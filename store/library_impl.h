@@ -55,6 +55,9 @@ struct Library::Impl {
   // The lock of FORMAT.md's publish protocol. The turnstile keeps a stream of readers from starving a writer.
   static Result<FileLock> LockPublish(const Library& library, LockMode mode, std::string_view purpose);
   static std::string SessionsPath(const Library& library) { return library.path_ + "/locks/sessions"; }
+  static std::string SessionName(const Library& library) {  // empty: it has none
+    return library.impl_->session ? library.impl_->session->name() : "";
+  }
   // Opens the database and replays the rest of refs.log. The caller holds the publish lock.
   static Result<std::shared_ptr<const Snapshot>> LoadSnapshot(const Library& library);
   // The same after it failed with EIO: a record that a power cut tore off the end of RocksDB's own log is cut off first. The

@@ -12,7 +12,7 @@ namespace {
 
 // The same command for each version.
 Peer Make(std::string name, std::string program, std::string create, const std::string& import) {
-  return {std::move(name), std::move(program), std::move(create), {import, import, import}};
+  return {std::move(name), std::move(program), std::move(create), {import, import, import}, ""};
 }
 
 // One that keeps no history: each version is a file of its own beside the others.
@@ -28,6 +28,7 @@ std::vector<Peer> Peers(const std::string& mirage) {
   std::vector<Peer> peers;
   const std::string program = Quote(mirage) + " -q -L \"$REPO\" ";
   peers.push_back(Make("mirage", mirage, program + "init", program + "import \"$TREE\" bench"));
+  peers.back().compact = program + "gc --compact";
   peers.push_back(Make("restic", "restic",
                        "RESTIC_PASSWORD=bench RESTIC_CACHE_DIR=$REPO.cache restic init -q -r \"$REPO\"",
                        "cd \"$TREE\" && RESTIC_PASSWORD=bench RESTIC_CACHE_DIR=$REPO.cache restic -q -r \"$REPO\" backup ."));
@@ -57,7 +58,7 @@ std::vector<PeerResult> ComparePeers(const std::vector<Peer>& peers, const Versi
       present.push_back(&peer);
     }
   }
-  std::vector<std::vector<Cost>> costs(3 * present.size());
+  std::vector<std::vector<Cost>> costs(3 * present.size()), compactions(present.size());
   std::vector<PeerResult> results(present.size());
   for (int version = 1; version <= 3; ++version) Run("tar -C " + Quote(versions.path(version)) + " -cf - . | cat >/dev/null");
   for (int round = 0; round < rounds; ++round) {
@@ -77,19 +78,25 @@ std::vector<PeerResult> ComparePeers(const std::vector<Peer>& peers, const Versi
         costs[3 * i + at].push_back(Meter(environment(n) + peer.import[at]));
         results[i].size_mib[at] = std::stod(Output("du -s -B1024 " + Quote(repository) + " | cut -f1")) / 1024;
       }
+      if (!peer.compact.empty()) {
+        compactions[i].push_back(Meter(environment(3) + peer.compact));
+        results[i].compact_mib = std::stod(Output("du -s -B1024 " + Quote(repository) + " | cut -f1")) / 1024;
+      }
       results[i].name = peer.name;
       if (!keep || round + 1 < rounds) Run("rm -rf " + Quote(repository) + " " + Quote(repository + ".cache"));
     }
   }
+  const auto median = [](const std::vector<Cost>& rounds_of) -> Cost {
+    const auto field = [&](double Cost::*member) {
+      std::vector<double> values;
+      for (const Cost& cost : rounds_of) values.push_back(cost.*member);
+      return Median(std::move(values));
+    };
+    return {field(&Cost::seconds), field(&Cost::cpu_seconds), field(&Cost::peak_mib)};
+  };
   for (size_t i = 0; i < present.size(); ++i) {
-    for (size_t n = 0; n < 3; ++n) {
-      const auto median = [&](double Cost::*field) {
-        std::vector<double> values;
-        for (const Cost& cost : costs[3 * i + n]) values.push_back(cost.*field);
-        return Median(std::move(values));
-      };
-      results[i].cost[n] = {median(&Cost::seconds), median(&Cost::cpu_seconds), median(&Cost::peak_mib)};
-    }
+    for (size_t n = 0; n < 3; ++n) results[i].cost[n] = median(costs[3 * i + n]);
+    if (!compactions[i].empty()) results[i].compact = median(compactions[i]);
   }
   return results;
 }
@@ -102,6 +109,11 @@ void PrintPeers(const std::vector<PeerResult>& results, bool json) {
                    "\"peak_mib\":{:.1f},\"size_mib\":{:.1f}}}\n",
                    result.name, n + 1, result.cost[n].seconds, result.cost[n].cpu_seconds, result.cost[n].peak_mib,
                    result.size_mib[n]);
+      }
+      if (result.compact_mib > 0) {
+        fmt::print("{{\"workload\":\"compact\",\"program\":\"{}\",\"seconds\":{:.3f},\"cpu_seconds\":{:.3f},"
+                   "\"peak_mib\":{:.1f},\"size_mib\":{:.1f}}}\n",
+                   result.name, result.compact.seconds, result.compact.cpu_seconds, result.compact.peak_mib, result.compact_mib);
       }
     }
     return;
@@ -124,6 +136,12 @@ void PrintPeers(const std::vector<PeerResult>& results, bool json) {
                mirage->cost[1].cpu_seconds / result.cost[1].cpu_seconds, mirage->cost[2].cpu_seconds / result.cost[2].cpu_seconds,
                mirage->size_mib[0] / result.size_mib[0], mirage->size_mib[1] / result.size_mib[1],
                mirage->size_mib[2] / result.size_mib[2]);
+  }
+  fmt::print("gc --compact: {:.1f} s, {:.1f} s of CPU, {:.0f} MiB; {:.1f} MiB on disk, {:.3f} of before\n", mirage->compact.seconds,
+             mirage->compact.cpu_seconds, mirage->compact.peak_mib, mirage->compact_mib, mirage->compact_mib / mirage->size_mib[2]);
+  for (const PeerResult& result : results) {
+    if (&result == &*mirage) continue;
+    fmt::print("mirage compacted / {:<18} size {:>5.3f}\n", result.name, mirage->compact_mib / result.size_mib[2]);
   }
 }
 

@@ -15,6 +15,7 @@ struct Peer {
   std::string program;     // must be on PATH
   std::string create;      // bash: makes the empty repository at $REPO; not measured
   std::string import[3];   // bash: version N, which lies at $TREE, into $REPO
+  std::string compact;     // bash: makes $REPO smaller once all are in it; empty: there is no such command
 };
 
 // `mirage`: the program to measure against them; it comes first.
@@ -24,6 +25,8 @@ struct PeerResult {
   std::string name;
   Cost cost[3];         // medians over the rounds
   double size_mib[3];   // du of the whole repository after each version
+  Cost compact;         // zero where there is nothing to run
+  double compact_mib = 0;
 };
 
 // One result a peer that is installed. `work`: an empty directory; its repositories are removed, but for the last

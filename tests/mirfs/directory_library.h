@@ -87,7 +87,9 @@ class InProcessMount {
     FuseOptions options;
     options.source = library_path;
     session_ = Must(FuseSession::Mount(*filesystem_, mountpoint_, options));
-    watcher_ = std::make_unique<Watcher>(library_, *filesystem_, *session_);
+    watcher_ = std::make_unique<Watcher>(library_, [this](const Snapshot& before, const Snapshot& after) {
+      filesystem_->InvalidateChanges(before, after, *session_);
+    });
     server_ = std::thread([this] { Must(session_->Serve()); });
   }
   ~InProcessMount() {

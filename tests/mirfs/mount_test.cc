@@ -382,7 +382,9 @@ TEST_F(MountTest, DetachedWaitsToBeTold) {
   EXPECT_EQ(Head(), "v1 hello\n");
   const std::string id = OverlayId();
   Start("edit=debian");  // commits what is due, and this is not
-  EXPECT_FALSE(Must(ControlUnmount(*library_, Must(ListOverlays(*library_)).back().id, {})).version);
+  const auto overlays = Must(ListOverlays(*library_));
+  ASSERT_EQ(overlays.size(), 2u);
+  EXPECT_FALSE(Must(ControlUnmount(*library_, overlays[overlays[0].id == id ? 1 : 0].id, {})).version);
   EXPECT_EQ(WaitForEnd(), 0);
   EXPECT_EQ(Head(), "v1 hello\n");
   EXPECT_TRUE(Must(CommitOverlay(*library_, id, {})));

@@ -238,6 +238,35 @@ TEST_F(VersionsFsTest, AVersionIsLeasedWhileItIsUsed) {
   EXPECT_EQ(leases(), "0");
 }
 
+// Somebody stands in a version and has asked for no name in it: it is leased as soon as it loses its own.
+TEST_F(VersionsFsTest, AVersionThatLosesItsNameIsLeased) {
+  MakeSource();
+  const ObjectId v1 = ImportSource("debian").version.manifest;
+  Must(library_->MoveRefs("tag", {{"debian/extra", {}, v1}}));
+  MustRun("echo x >> " + source() + "/etc/passwd");
+  const ObjectId v2 = ImportSource("debian").version.manifest;
+  Open();
+  const auto leases = [&](const ObjectId& version) {
+    return RunShell("ls " + path() + "/locks/sessions | grep -c -- -l" + version.Hex()).out;
+  };
+  class : public Invalidator {
+    void InvalidateEntry(NodeId, std::string_view) override {}
+    void InvalidateInode(NodeId) override {}
+  } kernel;
+  const NodeId root = At("debian/extra").node;
+  At("debian/v2");
+  EXPECT_EQ(leases(v1), "0");
+  const auto before = reader_->snapshot();
+  Must(library_->MoveRefs("tag", {{"debian/extra", v1, {}}}));
+  Must(reader_->Refresh());
+  fs_->InvalidateChanges(*before, *reader_->snapshot(), kernel);
+  EXPECT_EQ(leases(v1), "1");
+  EXPECT_EQ(leases(v2), "0");
+  fs_->Forget(Must(fs_->Lookup(root, "etc")).node, 1);
+  ForgetAll();
+  EXPECT_EQ(leases(v1), "0");
+}
+
 TEST_F(VersionsFsTest, TimeoutsFollowWhatCanChange) {
   MakeSource();
   ImportSource("debian");
