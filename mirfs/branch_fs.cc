@@ -83,6 +83,8 @@ Status BranchFs::Start() {
   nodes_[kRootNode] = std::move(root);
 
   TRY(CleanUp());
+  GiveReserve();  // of a daemon before
+  db_.OnFullDisk([this] { GiveReserve(); });
   background_ = std::thread([this] { BackgroundLoop(); });
   return {};
 }
@@ -294,7 +296,7 @@ void BranchFs::BackgroundLoop() {
 Status BranchFs::SyncAll() {
   auto result = Housekeep();
   // Files that nobody synced, and perhaps nobody holds any more: all of the disk in one call, however many they are.
-  if (data_written_.exchange(false)) {
+  if (data_written_.exchange(false) || host_handles_ > 0) {
     const int directory = ::open(overlay_.data_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     const bool synced = directory >= 0 && ::syncfs(directory) == 0;
     const int error = errno;
@@ -316,11 +318,13 @@ Status BranchFs::Close() {
   background_wake_.notify_all();
   background_.join();
   auto result = SyncAll();
+  GiveReserve();
   {
     const std::lock_guard lock(table_mutex_);
     for (auto& [id, node] : nodes_) node->file.reset();
   }
   if (auto cleaned = CleanUp(); !cleaned && result) result = std::move(cleaned);
+  db_.OnFullDisk({});
   return result;
 }
 

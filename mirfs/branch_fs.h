@@ -58,11 +58,12 @@ class BranchFs final : public Filesystem {
   Result<struct statvfs> StatFilesystem() override;
   Result<Handle> OpenDirectory(NodeId node) override;
   void ReleaseDirectory(NodeId node, Handle handle) override;
-  Result<Handle> Open(NodeId node, int flags) override;
+  Result<OpenFile> Open(NodeId node, int flags, bool host_file) override;
+  void HostFileRefused(NodeId node, OpenFile* opened) override;
   void Release(NodeId node, Handle handle) override;
   Status Sync(NodeId node, Handle handle, bool data_only) override;
   Result<NodeAttributes> Create(NodeId parent, std::string_view name, uint32_t mode, int flags, const Caller& caller,
-                                Handle* handle) override;
+                                bool host_file, OpenFile* opened) override;
   Result<size_t> Write(NodeId node, Handle handle, uint64_t offset, std::string_view bytes) override;
   Result<NodeAttributes> SetAttributes(NodeId node, const AttributeChange& change) override;
   Result<NodeAttributes> MakeNode(NodeId parent, std::string_view name, uint32_t mode, uint64_t rdev,
@@ -90,6 +91,8 @@ class BranchFs final : public Filesystem {
     InodeRecord record;
     std::unique_ptr<UpperFile> file;                // regular files, made when first asked for
     bool removed = false;                           // its record is gone from the database
+    uint64_t host_handles = 0;                      // of `handles`, those whose bytes the kernel reads and writes itself
+    bool cache_is_old = false;                      // it did so since the kernel last read through us
     uint64_t changed = 0;                           // OverlayDb::sequence() of its last change
   };
   // Keeps a node in the table while it lives.
@@ -192,10 +195,17 @@ class BranchFs final : public Filesystem {
   // ENOSPC when `bytes` more would take the last of the disk: data first, then new names, so that names can still be removed.
   enum class Room { kData, kName };
   Status CheckRoom(uint64_t bytes, Room room);
+  // What the kernel writes by itself is not asked about: then the room that is left for names is a file. False: there is no room
+  // for one.
+  bool HoldReserve();
+  void GiveReserve();                                    // for the database's next write
   Result<UpperFile*> FileOf(Node& node) const;           // node.mutex held exclusively, or node.file set
   Result<UpperFile*> WritableFileOf(Node& node);         // makes the data file; node.mutex held exclusively
   Status Truncate(Node& node, uint64_t size);            // likewise
   void CloseIfIdle(Node& node);                          // likewise
+  OpenFile MakeHandle(Node& node, int flags, bool host_file);  // likewise
+  // The data file, if it holds all of the file's bytes and can be read and written without us; -1. Likewise.
+  Result<int> HostFileOf(Node& node, int flags);
   Status SyncNode(Node& node);
 
   const std::shared_ptr<Library> library_;
@@ -216,6 +226,9 @@ class BranchFs final : public Filesystem {
   std::vector<NodeId> discarded_;                        // data files to remove after the next sync
 
   std::atomic<bool> data_written_{false};                // since the last SyncAll
+  std::atomic<uint64_t> host_handles_{0};                // through which the kernel may be writing
+  std::mutex reserve_mutex_;                             // a leaf
+  bool reserve_held_ = false;                            // guarded by it
   std::atomic<int64_t> room_{0};                         // bytes that may be written before looking at the disk again
 
   std::mutex background_mutex_;

@@ -2,6 +2,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <mutex>
@@ -28,6 +29,28 @@ Status BranchFs::CheckRoom(uint64_t bytes, Room room) {
   room_ = std::max<int64_t>(0, (free - reserve) / 2);
   if (free - wanted >= (room == Room::kData ? reserve : reserve / 2)) return {};
   return Fail(ENOSPC, "{}: {} bytes free", overlay_.data_path(), free);
+}
+
+bool BranchFs::HoldReserve() {
+  const std::lock_guard lock(reserve_mutex_);
+  if (reserve_held_) return true;
+  struct statvfs st {};
+  if (::statvfs(overlay_.data_path().c_str(), &st) != 0) return false;
+  const auto blocks = [&](fsblkcnt_t count) { return static_cast<int64_t>(count) * static_cast<int64_t>(st.f_frsize); };
+  const int64_t reserve = std::min(kReserveBytes, blocks(st.f_blocks) / 8);
+  if (blocks(st.f_bavail) < 2 * reserve) return false;
+  const int file = ::open(overlay_.reserve_path().c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (file < 0) return false;
+  reserve_held_ = ::fallocate(file, 0, 0, reserve) == 0;
+  ::close(file);
+  if (!reserve_held_) ::unlink(overlay_.reserve_path().c_str());
+  return reserve_held_;
+}
+
+void BranchFs::GiveReserve() {
+  const std::lock_guard lock(reserve_mutex_);
+  ::unlink(overlay_.reserve_path().c_str());
+  reserve_held_ = false;
 }
 
 Result<UpperFile*> BranchFs::FileOf(Node& node) const {
@@ -61,21 +84,74 @@ void BranchFs::CloseIfIdle(Node& node) {
   if (node.file && !HasHandles(node)) node.file->Close();
 }
 
-Result<Handle> BranchFs::Open(NodeId id, int flags) {
+// The kernel clears no set-id bits and no capabilities when it writes by itself (FUSE_HANDLE_KILLPRIV_V2 makes that ours).
+Result<int> BranchFs::HostFileOf(Node& node, int flags) {
+  const InodeRecord& record = node.record;
+  if (record.type != FileType::kRegular || record.lower_valid > 0 || node.removed) return -1;
+  {
+    const std::lock_guard table(table_mutex_);
+    if (node.handles > node.host_handles) return -1;  // the kernel has pages of it: one way for all handles
+  }
+  if (node.host_handles == 0) {
+    if (record.mode & (S_ISUID | S_ISGID)) return -1;
+    ASSIGN_OR_RETURN(const auto xattrs, XattrsOf(node));
+    if (xattrs.contains("security.capability")) return -1;
+  }
+  ASSIGN_OR_RETURN(UpperFile * file, FileOf(node));
+  if ((flags & O_ACCMODE) != O_RDONLY) {
+    ASSIGN_OR_RETURN(file, WritableFileOf(node));
+  } else {
+    ASSIGN_OR_RETURN(const auto host, file->Stat());
+    if (!host) return -1;
+  }
+  return file->HostFile();
+}
+
+OpenFile BranchFs::MakeHandle(Node& node, int flags, bool host_file) {
+  OpenFile opened;
+  opened.handle = 1;  // all that are not the kernel's are alike
+  if (host_file && HoldReserve()) {
+    if (const auto descriptor = HostFileOf(node, flags); descriptor && *descriptor >= 0) {
+      opened = {.handle = kHostFileHandle, .host_file = *descriptor, .keep_cache = false};
+      ++node.host_handles;
+      ++host_handles_;
+      node.file->SetShared(true);
+      node.cache_is_old = true;
+    }
+  }
+  if (opened.host_file < 0) opened.keep_cache = !std::exchange(node.cache_is_old, false);
+  AddHandle(node);
+  return opened;
+}
+
+void BranchFs::HostFileRefused(NodeId id, OpenFile* opened) {
+  *opened = {.handle = 1, .host_file = -1, .keep_cache = false};
+  const auto node = GetNode(id);
+  if (!node) return;
+  const std::unique_lock lock((*node)->mutex);
+  --host_handles_;
+  if (--(*node)->host_handles == 0) (*node)->file->SetShared(false);
+}
+
+Result<OpenFile> BranchFs::Open(NodeId id, int flags, bool host_file) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
   if (node->record.is_directory()) return Fail(EISDIR, "inode {:#x}: a directory", id);
   const std::unique_lock lock(node->mutex);
   if (node->removed) return Fail(ESTALE, "inode {:#x}: it was removed", id);
   if ((flags & O_TRUNC) && node->record.type == FileType::kRegular) TRY(Truncate(*node, 0));
-  AddHandle(*node);
-  return Handle{1};  // all of a file's handles are alike
+  return MakeHandle(*node, flags, host_file);
 }
 
-void BranchFs::Release(NodeId id, Handle) {
+void BranchFs::Release(NodeId id, Handle handle) {
   auto pin = GetNode(id);
   if (!pin) return;
   Node& node = **pin;
   const std::unique_lock lock(node.mutex);
+  if (handle == kHostFileHandle && node.host_handles > 0) {
+    data_written_ = true;  // perhaps
+    --host_handles_;
+    if (--node.host_handles == 0) node.file->SetShared(false);
+  }
   {
     const std::lock_guard table(table_mutex_);
     if (node.handles == 0 || --node.handles > 0) return;

@@ -258,15 +258,18 @@ Result<BranchFs::Pin> BranchFs::MakeChild(Node& parent, std::string_view name, I
   return Pin(this, std::move(node));
 }
 
-Result<NodeAttributes> BranchFs::Create(NodeId parent, std::string_view name, uint32_t mode, int, const Caller& caller,
-                                        Handle* handle) {
+Result<NodeAttributes> BranchFs::Create(NodeId parent, std::string_view name, uint32_t mode, int flags, const Caller& caller,
+                                        bool host_file, OpenFile* opened) {
   ASSIGN_OR_RETURN(const auto directory, GetDirectory(parent));
   InodeRecord record;
   record.mode = static_cast<uint16_t>(mode & 07777);
   ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), caller.umask, caller));
-  ASSIGN_OR_RETURN(auto attributes, Enter(*node));
-  AddHandle(*node);
-  *handle = 1;
+  {
+    const std::unique_lock lock(node->mutex);
+    *opened = MakeHandle(*node, flags, host_file);
+  }
+  auto attributes = Enter(*node);
+  if (!attributes) Release(node->id, opened->handle);
   return attributes;
 }
 

@@ -13,6 +13,7 @@ namespace mirage {
 namespace {
 
 constexpr double kForever = 10.0 * 365 * 86400;  // nobody else changes the tree
+constexpr double kHostFileTimeout = 0.1;
 constexpr blksize_t kBlockSize = 4096;
 constexpr size_t kMaxXattrName = 255, kMaxXattrValue = 64 << 10;
 constexpr off_t kDirectorySize = 4096;
@@ -80,7 +81,9 @@ Result<NodeAttributes> BranchFs::Attributes(Node& node) const {
   NodeAttributes attributes;
   attributes.node = node.id;
   ASSIGN_OR_RETURN(attributes.stat, StatOf(node));
-  attributes.entry_timeout_s = attributes.attribute_timeout_s = kForever;
+  attributes.entry_timeout_s = kForever;
+  // A mapping of a file that the kernel writes itself changes its times where neither it nor we see it.
+  attributes.attribute_timeout_s = node.host_handles > 0 ? kHostFileTimeout : kForever;
   return attributes;
 }
 

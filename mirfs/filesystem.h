@@ -37,6 +37,14 @@ struct AttributeChange {
 };
 struct Caller { uint32_t uid = 0, gid = 0, umask = 0; };
 using Handle = uint64_t;
+constexpr Handle kHostFileHandle = 2;  // of an open file whose bytes the kernel reads and writes itself
+struct OpenFile {
+  Handle handle = 0;
+  // A file of the host whose bytes are this one's, all of them, as long as the handle is open: the kernel may use it instead of
+  // asking. Borrowed for the call. -1: there is none.
+  int host_file = -1;
+  bool keep_cache = true;            // pages that the kernel has of the file are good
+};
 
 class Filesystem {
  public:
@@ -65,11 +73,13 @@ class Filesystem {
   // Writable ones only; EROFS otherwise.
   virtual Result<Handle> OpenDirectory(NodeId) { return Fail(EROFS, "read-only"); }
   virtual void ReleaseDirectory(NodeId, Handle) {}
-  virtual Result<Handle> Open(NodeId, int /*flags*/) { return Fail(EROFS, "read-only"); }
+  // `host_file`: one is wanted, if there can be one.
+  virtual Result<OpenFile> Open(NodeId, int /*flags*/, bool /*host_file*/) { return Fail(EROFS, "read-only"); }
+  virtual void HostFileRefused(NodeId, OpenFile*) {}  // the handle becomes one without
   virtual void Release(NodeId, Handle) {}
   virtual Status Sync(NodeId, Handle, bool /*data_only*/) { return {}; }  // directories too
   virtual Result<NodeAttributes> Create(NodeId /*parent*/, std::string_view, uint32_t /*mode*/, int /*flags*/, const Caller&,
-                                        Handle*) { return Fail(EROFS, "read-only"); }
+                                        bool /*host_file*/, OpenFile*) { return Fail(EROFS, "read-only"); }
   virtual Result<size_t> Write(NodeId, Handle, uint64_t /*offset*/, std::string_view) { return Fail(EROFS, "read-only"); }
   virtual Result<NodeAttributes> SetAttributes(NodeId, const AttributeChange&) { return Fail(EROFS, "read-only"); }
   virtual Result<NodeAttributes> MakeNode(NodeId, std::string_view, uint32_t /*mode with type*/, uint64_t /*rdev*/, const Caller&) { return Fail(EROFS, "read-only"); }

@@ -2,7 +2,6 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse3/fuse_lowlevel.h>
-#include <linux/fuse.h>
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -16,6 +15,8 @@
 #include <cstddef>
 #include <cstring>
 #include <vector>
+
+#include "mirfs/fuse_wire.h"
 
 namespace mirage {
 namespace {
@@ -62,15 +63,10 @@ constexpr std::array<const char*, kOpCount> kOpNames = {
 
 struct Context {
   Filesystem* filesystem = nullptr;
-  bool read_only = true;
   bool default_permissions = false;
   std::array<std::atomic<uint64_t>, kOpCount> counts{};
-  std::atomic<uint64_t> init_unique{0};  // of the INIT request that waits for its reply
-  std::atomic<bool> kill_privileges{false};  // FUSE_HANDLE_KILLPRIV_V2: clearing set-id bits is our work
+  FuseWire wire;
 };
-
-// Whether the request that this thread serves asks for set-id bits to be cleared: libfuse 3.14 does not hand the flag on.
-thread_local bool kill_set_id = false;
 
 Context& ContextOf(fuse_req_t req) { return *static_cast<Context*>(fuse_req_userdata(req)); }
 
@@ -80,12 +76,8 @@ int ReplyCode(const Error& error) {
   return error.code > 0 && error.code < 512 ? error.code : EIO;
 }
 
-// The node of the request this thread is serving: libfuse reads and serves a request on one thread, and what it passes
-// on to a handler does not hold the node.
-thread_local NodeId request_node = 0;
-
 void LogFailure(const Filesystem& fs, std::string_view why) {
-  const std::string where = fs.Describe(request_node, "");
+  const std::string where = fs.Describe(FuseWire::RequestNode(), "");
   syslog(LOG_ERR, "%s: %.*s", where.c_str(), static_cast<int>(why.size()), why.data());
 }
 
@@ -152,8 +144,10 @@ void Init(void* userdata, fuse_conn_info* conn) {
   want(FUSE_CAP_AUTO_INVAL_DATA, false);
   want(FUSE_CAP_READDIRPLUS_AUTO, false);
   want(FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_READ | FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_PARALLEL_DIROPS, true);
-  want(FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT, context.read_only);
-  want(FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_DONT_MASK, !context.read_only);
+  const bool read_only = context.wire.read_only;
+  want(FUSE_CAP_NO_OPEN_SUPPORT | FUSE_CAP_NO_OPENDIR_SUPPORT, read_only);
+  want(FUSE_CAP_DONT_MASK, !read_only);
+  want(FUSE_CAP_WRITEBACK_CACHE, !read_only && !context.wire.passthrough());  // the kernel has one or the other
   want(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV, false);  // O_TRUNC comes as a SETATTR: one road for both
   want(FUSE_CAP_POSIX_ACL, context.default_permissions);     // in the kernel it implies the checks
   want(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS, false);  // the kernel keeps them: one mount, one machine
@@ -198,11 +192,11 @@ void ReplyAttributes(fuse_req_t req, const Result<NodeAttributes>& attributes) {
 // What FUSE_HANDLE_KILLPRIV_V2 leaves to us when a file is written, truncated or given away: its capabilities go, and
 // its set-id bits where the kernel says so, set-gid only with the group's execute bit (it means locking else).
 Status KillPrivileges(fuse_req_t req, Filesystem& fs, NodeId node) {
-  if (!ContextOf(req).kill_privileges) return {};
+  if (!ContextOf(req).wire.kills_privileges()) return {};
   if (auto removed = fs.RemoveXattr(node, "security.capability"); !removed && removed.error().code != ENODATA) {
     return removed;
   }
-  if (!kill_set_id) return {};
+  if (!FuseWire::KillsSetId()) return {};
   ASSIGN_OR_RETURN(const auto attributes, fs.GetAttributes(node));
   AttributeChange change;
   change.mode = true;
@@ -277,30 +271,48 @@ void Link(fuse_req_t req, fuse_ino_t node, fuse_ino_t new_parent, const char* ne
   Guard(kLink, req, [&](Filesystem& fs) { ReplyEntry(fs, req, fs.Link(node, new_parent, new_name)); });
 }
 
+// The kernel takes the host's file, or the daemon goes on reading and writing it.
+void UseBacking(fuse_req_t req, NodeId node, OpenFile& opened, fuse_file_info* info) {
+  Context& context = ContextOf(req);
+  if (opened.host_file >= 0) {
+    if (context.wire.OpenBacking(node, opened.host_file)) {
+      context.wire.ReplyWithBacking(node);
+    } else {
+      context.filesystem->HostFileRefused(node, &opened);
+    }
+  }
+  info->fh = opened.handle;
+  info->keep_cache = opened.keep_cache;
+}
+void ReleaseHandle(fuse_req_t req, NodeId node, Handle handle) {
+  Context& context = ContextOf(req);
+  if (handle == kHostFileHandle) context.wire.CloseBacking(node);
+  context.filesystem->Release(node, handle);
+}
+
 void Open(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
   Guard(kOpen, req, [&](Filesystem& fs) {
     if (fs.read_only()) {
       fuse_reply_err(req, ENOSYS);
       return;
     }
-    const auto handle = fs.Open(node, info->flags);
-    if (!handle) return ReplyError(req, handle.error());
-    info->fh = *handle;
-    info->keep_cache = 1;  // nobody but this mount changes an overlay's files
-    if (fuse_reply_open(req, info) != 0) fs.Release(node, *handle);
+    auto opened = fs.Open(node, info->flags, ContextOf(req).wire.passthrough());
+    if (!opened) return ReplyError(req, opened.error());
+    UseBacking(req, node, *opened, info);
+    if (fuse_reply_open(req, info) != 0) ReleaseHandle(req, node, info->fh);
   });
 }
 
 void Create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fuse_file_info* info) {
   Guard(kCreate, req, [&](Filesystem& fs) {
-    Handle handle = 0;
-    const auto attributes = fs.Create(parent, name, mode, info->flags, CallerOf(req), &handle);
+    OpenFile opened;
+    const auto attributes =
+        fs.Create(parent, name, mode, info->flags, CallerOf(req), ContextOf(req).wire.passthrough(), &opened);
     if (!attributes) return ReplyError(req, attributes.error());
-    info->fh = handle;
-    info->keep_cache = 1;
+    UseBacking(req, attributes->node, opened, info);
     const fuse_entry_param entry = EntryParameters(*attributes);
     if (fuse_reply_create(req, &entry, info) != 0) {
-      fs.Release(attributes->node, handle);
+      ReleaseHandle(req, attributes->node, info->fh);
       fs.Forget(attributes->node, 1);
     }
   });
@@ -326,8 +338,8 @@ void Write(fuse_req_t req, fuse_ino_t node, const char* bytes, size_t size, off_
 }
 
 void Release(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
-  Guard(kRelease, req, [&](Filesystem& fs) {
-    fs.Release(node, info->fh);
+  Guard(kRelease, req, [&](Filesystem&) {
+    ReleaseHandle(req, node, info->fh);
     fuse_reply_err(req, 0);
   });
 }
@@ -450,7 +462,7 @@ void Ioctl(fuse_req_t req, fuse_ino_t, unsigned, void*, fuse_file_info*, unsigne
 
 void Fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t length, fuse_file_info* info) {
   Guard(kFallocate, req, [&](Filesystem& fs) {
-    kill_set_id = fuse_req_ctx(req)->uid != 0;  // the request has no such flag; whoever has the right is root
+    FuseWire::SetKillsSetId(fuse_req_ctx(req)->uid != 0);  // the request has no such flag; whoever has the right is root
     if (auto killed = KillPrivileges(req, fs, node); !killed) return ReplyError(req, killed.error());
     ReplyStatus(req, fs.Allocate(node, info->fh, mode, static_cast<uint64_t>(offset), static_cast<uint64_t>(length)));
   });
@@ -495,59 +507,11 @@ fuse_lowlevel_ops Operations() {
   return ops;
 }
 
-// What the request behind `header` holds at its beginning, if it is long enough.
-template <typename Body>
-Body BodyOf(const void* request, ssize_t size) {
-  Body body{};
-  if (size >= static_cast<ssize_t>(sizeof(fuse_in_header) + sizeof body)) {
-    std::memcpy(&body, static_cast<const char*>(request) + sizeof(fuse_in_header), sizeof body);
-  }
-  return body;
-}
-
-// libfuse before 3.17 leaves two bits out of its reply to INIT. Without PARALLEL_DIROPS, lookups in one directory go one by
-// one; without HANDLE_KILLPRIV_V2, each write(2) asks for security.capability. These two put the bits in: the one sees the
-// request (and keeps its node, for the log), the other its reply. With the second bit, clearing set-id bits is our work, by a flag of the request; a request
-// is served by the thread that read it.
 ssize_t ReadRequest(int fd, void* buffer, size_t size, void* userdata) {
-  const ssize_t got = read(fd, buffer, size);
-  if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
-  fuse_in_header header;
-  std::memcpy(&header, buffer, sizeof header);
-  request_node = header.nodeid;
-  auto& context = *static_cast<Context*>(userdata);
-  kill_set_id = false;
-  switch (header.opcode) {
-    case FUSE_INIT:
-      context.init_unique = header.unique;
-      context.kill_privileges =
-          !context.read_only && (BodyOf<fuse_init_in>(buffer, got).flags & FUSE_HANDLE_KILLPRIV_V2) != 0;
-      break;
-    case FUSE_WRITE:
-      kill_set_id = (BodyOf<fuse_write_in>(buffer, got).write_flags & FUSE_WRITE_KILL_SUIDGID) != 0;
-      break;
-    case FUSE_SETATTR:
-      kill_set_id = (BodyOf<fuse_setattr_in>(buffer, got).valid & FATTR_KILL_SUIDGID) != 0;
-      break;
-    default:
-      break;
-  }
-  return got;
+  return static_cast<Context*>(userdata)->wire.Read(fd, buffer, size);
 }
-
 ssize_t WriteReply(int fd, iovec* iov, int count, void* userdata) {
-  auto& init_unique = static_cast<Context*>(userdata)->init_unique;
-  if (const uint64_t unique = init_unique.load(std::memory_order_relaxed); unique != 0 && count == 2) {
-    fuse_out_header header;
-    std::memcpy(&header, iov[0].iov_base, sizeof header);
-    constexpr size_t kFlagsEnd = offsetof(fuse_init_out, flags) + sizeof(uint32_t);
-    if (header.unique == unique && header.error == 0 && iov[1].iov_len >= kFlagsEnd) {
-      const uint32_t kill = static_cast<Context*>(userdata)->kill_privileges ? FUSE_HANDLE_KILLPRIV_V2 : 0;
-      static_cast<fuse_init_out*>(iov[1].iov_base)->flags |= FUSE_PARALLEL_DIROPS | kill;
-      init_unique = 0;
-    }
-  }
-  return writev(fd, iov, count);
+  return static_cast<Context*>(userdata)->wire.Write(fd, iov, count);
 }
 
 // What libfuse, and the fusermount3 it runs, say goes into the error instead of past it.
@@ -608,7 +572,8 @@ Result<std::unique_ptr<FuseSession>> FuseSession::Mount(Filesystem& filesystem, 
                                                         const FuseOptions& options) {
   auto impl = std::make_unique<Impl>();
   impl->context.filesystem = &filesystem;
-  impl->context.read_only = filesystem.read_only();
+  impl->context.wire.read_only = filesystem.read_only();
+  impl->context.wire.want_passthrough = options.passthrough;
   impl->context.default_permissions = options.default_permissions;
   impl->max_threads = options.max_threads;
 
@@ -634,6 +599,7 @@ Result<std::unique_ptr<FuseSession>> FuseSession::Mount(Filesystem& filesystem, 
     return Fail(code > 0 ? code : EIO, "mount on {}: {}", mountpoint, why.empty() ? std::strerror(code) : why);
   }
   impl->session = session;
+  impl->context.wire.device = fuse_session_fd(session);
   const fuse_custom_io io{.writev = WriteReply, .read = ReadRequest, .splice_receive = nullptr, .splice_send = nullptr};
   if (fuse_session_custom_io(session, &io, fuse_session_fd(session)) != 0) {
     return Fail(EIO, "mount on {}: {}", mountpoint, said.Restore());

@@ -2,8 +2,8 @@
 // includes FUSE's headers (libfuse 3.14, low-level API).
 //
 // Read-only: `open` and `opendir` are answered once with ENOSYS, so that the kernel sends no more of them and keeps
-// pages and listings; readdirplus always. Writable: the kernel's write-back cache, handles, POSIX ACLs with kernel
-// checks.
+// pages and listings; readdirplus always. Writable: passthrough or the kernel's write-back
+// cache, handles, POSIX ACLs with kernel checks.
 #pragma once
 
 #include <atomic>
@@ -22,6 +22,9 @@ struct FuseOptions {
   std::string mount_options;         // further ones for the kernel, comma-separated: "allow_other,noatime"
   bool default_permissions = false;  // the kernel checks modes, and ACLs
   unsigned max_threads = 16;
+  // Writable mounts: the kernel reads and writes a file's bytes itself where the host has them all in one file (Linux 6.9; needs
+  // CAP_SYS_ADMIN), in place of its write-back cache. Where it cannot, the daemon does both.
+  bool passthrough = false;
 };
 
 class FuseSession final : public Invalidator {

@@ -202,7 +202,9 @@ std::unique_ptr<MountStatusServer> TellStatus(const Library& library, const Fuse
     MountStatus status = fixed;
     status.memory_bytes = ResidentBytes();
     status.inodes = inodes();
-    for (const auto& [name, count] : session.Requests()) status.requests += count;
+    status.requests_by_kind = session.Requests();
+    std::erase_if(status.requests_by_kind, [](const auto& kind) { return kind.second == 0; });
+    for (const auto& [name, count] : status.requests_by_kind) status.requests += count;
     const auto cache = library.chunks().statistics();
     status.cache_hits = cache.hits;
     status.cache_misses = cache.misses;
@@ -424,6 +426,7 @@ Status RunMount(const MountArguments& arguments, const sigset_t& signals, Readin
   // Root's edits go by the kernel's checks. Anyone else is root of the tree: owners and modes are the image's, not the
   // host's.
   options.default_permissions = arguments.default_permissions || (edit && geteuid() == 0);
+  options.passthrough = arguments.passthrough && geteuid() == 0;
   options.mount_options = arguments.mount_options;
   auto add = [&](const char* option) {
     options.mount_options += (options.mount_options.empty() ? "" : ",") + std::string(option);

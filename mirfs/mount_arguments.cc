@@ -24,6 +24,7 @@ const char kMountUsage[] =
     "  resume=OVERLAY   go on with an overlay (`mirage overlay list`)\n"
     "  message=, tag=   of that version\n"
     "  detach           unmounting makes none: `mirage overlay commit` does\n"
+    "  nopassthrough    root's too: the kernel writes no file by itself, but caches what is written\n"
     "  either:\n"
     "  allow_other      other users too; the kernel checks modes\n"
     "  default_permissions  the kernel checks modes for the mount's user too\n"
@@ -95,6 +96,8 @@ Status ApplyOption(const std::string& option, MountArguments* arguments) {
     arguments->default_permissions = true;
   } else if (option == "system") {
     arguments->system = true;
+  } else if (option == "nopassthrough") {
+    arguments->passthrough = false;
   } else if (option == "detach") {
     arguments->detached = true;
   } else if (option == "remount") {

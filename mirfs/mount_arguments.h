@@ -22,6 +22,7 @@ struct MountArguments {
   std::optional<uint32_t> uid, gid;    // read-only: the owner everything is shown with
   bool allow_other = false, default_permissions = false;
   bool detached = false;      // no commit at the unmount
+  bool passthrough = true;    // root's edits: the kernel reads and writes files that are whole on the host (fuse_ops.h)
   bool system = false;        // root's mounts: set-id programs and device nodes work
   size_t cache_bytes = 0;     // 0: the library's policy
   std::string mount_options;  // what is left, for the kernel

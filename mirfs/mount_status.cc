@@ -87,6 +87,7 @@ std::string Encode(const MountStatus& status) {
                      {"memory_bytes", status.memory_bytes},
                      {"inodes", status.inodes},
                      {"requests", status.requests},
+                     {"requests_by_kind", status.requests_by_kind},
                      {"cache_hits", status.cache_hits},
                      {"cache_misses", status.cache_misses},
                      {"cache_bytes", status.cache_bytes}};
@@ -106,6 +107,7 @@ std::optional<MountStatus> Decode(const std::string& text) {
     json.at("memory_bytes").get_to(status.memory_bytes);
     json.at("inodes").get_to(status.inodes);
     json.at("requests").get_to(status.requests);
+    json.at("requests_by_kind").get_to(status.requests_by_kind);
     json.at("cache_hits").get_to(status.cache_hits);
     json.at("cache_misses").get_to(status.cache_misses);
     json.at("cache_bytes").get_to(status.cache_bytes);

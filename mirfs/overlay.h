@@ -4,6 +4,7 @@
 //                 lock           flock'd by the daemon (or by a commit): a dead process holds none
 //                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
 //                 data/<inode>   file bytes (upper_file.h)
+//                 reserve        room for the database while the kernel writes files by itself: given up when the disk is full
 //                 views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay is opened
 //
 // States: active (mounted, left by a crash, or detached; never committed unasked) -> unmounted (a commit is due) -> gone;
@@ -81,6 +82,7 @@ class Overlay {
   OverlayDb& db() const { return *db_; }
   const std::string& path() const { return path_; }
   std::string data_path() const { return path_ + "/data"; }
+  std::string reserve_path() const { return path_ + "/reserve"; }
   // Closes the database, removes everything, and lets the lock go. The object is good for nothing afterwards.
   Status Remove();
 

@@ -150,6 +150,7 @@ Result<std::unique_ptr<OverlayDb>> OverlayDb::Open(Env& env, const std::string& 
 Status OverlayDb::Write(const Batch& batch) {
   auto status = impl_->db->Write(rocksdb::WriteOptions(), &batch.impl_->batch);
   // A write that found the disk full stops all that follow, until somebody says that there may be room again.
+  if (IsNoSpace(status) && make_room_) make_room_();
   if (IsNoSpace(status) && impl_->db->Resume().ok()) {
     status = impl_->db->Write(rocksdb::WriteOptions(), &batch.impl_->batch);
   }

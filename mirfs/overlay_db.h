@@ -58,6 +58,8 @@ class OverlayDb {
   ~OverlayDb();
 
   Status Write(const Batch& batch);        // atomic; ENOSPC, EIO
+  // Called when a write found the disk full, before it is tried once more. Set before the database is used.
+  void OnFullDisk(std::function<void()> make_room) { make_room_ = std::move(make_room); }
   // A database of its own at `path` (a new directory), with all that was written before.
   Status CopyTo(const std::string& path) const;
   // Everything written before is on the disk when it returns.
@@ -79,6 +81,7 @@ class OverlayDb {
   explicit OverlayDb(Env& env);
   struct Impl;
   std::unique_ptr<Impl> impl_;
+  std::function<void()> make_room_;
   std::atomic<uint64_t> written_{0}, synced_{0};
   std::mutex sync_mutex_;
 };

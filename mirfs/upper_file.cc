@@ -57,8 +57,15 @@ Result<std::optional<struct stat>> UpperFile::Stat() const {
   if (failed && errno != ENOENT) return FailErrno(errno, "stat " + path_);
   looked_ = true;
   exists_ = !failed;
-  if (exists_) stat_ = found;
-  return stat_;
+  if (!exists_) return std::optional<struct stat>();
+  if (!shared_) stat_ = found;
+  return std::optional<struct stat>(found);
+}
+
+void UpperFile::SetShared(bool shared) {
+  const std::lock_guard lock(host_mutex_);
+  shared_ = shared;
+  stat_.reset();
 }
 
 Result<uint64_t> UpperFile::Size() const {

@@ -50,6 +50,10 @@ class UpperFile {
   uint64_t lower_valid() const { return lower_valid_; }
 
   Status Read(uint64_t offset, size_t size, std::string* out) const;  // appends; short only at the end
+  // The data file, for others to read and write; it must exist. Stays open until Close.
+  Result<int> HostFile() const { return Descriptor(); }
+  // Others do so: what fstat says is not remembered.
+  void SetShared(bool shared);
   // Makes the data file, of the file's present size, if there is none.
   Status Create();
   Status Write(uint64_t offset, std::string_view bytes);              // Create first
@@ -88,11 +92,12 @@ class UpperFile {
   bool dirty_ = false;
   bool new_name_ = false;                  // data/ must be synced with the next Sync
   std::mutex sync_mutex_;                  // orders Syncs; before the owner's lock
-  mutable std::mutex host_mutex_;          // guards the four below; a leaf
+  mutable std::mutex host_mutex_;          // guards the five below; a leaf
   mutable int descriptor_ = -1;
   mutable bool exists_;
   mutable bool looked_;                    // exists_ is known
   mutable std::optional<struct stat> stat_;
+  bool shared_ = false;
 };
 
 }  // namespace mirage

@@ -18,6 +18,7 @@ Action DeclareMounts(Options&) {
         json["memory_bytes"] = mount.memory_bytes;
         json["inodes"] = mount.inodes;
         json["requests"] = mount.requests;
+        json["requests_by_kind"] = mount.requests_by_kind;
         json["cache_hits"] = mount.cache_hits;
         json["cache_misses"] = mount.cache_misses;
         json["cache_bytes"] = mount.cache_bytes;

@@ -16,6 +16,7 @@ expect 0 "$mirage" import "$work/source" debian
 expect 0 "$mirage" mount --edit debian "$mnt"
 
 echo before >"$mnt/before"
+for i in $(seq 300); do echo $i >"$mnt/small-$i"; done
 expect 1 dd if=/dev/zero of="$mnt/big" bs=1M count=100 conv=fsync
 err_has 'No space left on device'
 # Names need room in the log as well; whatever does not fit must say so.
@@ -26,6 +27,8 @@ made=$(ls -d "$mnt"/directory-* | wc -l)
 expect 0 cat "$mnt/before"
 out_is before
 
+# Removals work on the full disk, many of them.
+expect 0 rm "$mnt"/small-*
 expect 0 rm "$mnt/big"
 sync -f "$mnt" 2>/dev/null  # the kernel tells the old error once more
 for _ in $(seq 200); do echo after >"$mnt/after" 2>/dev/null && sync "$mnt/after" 2>/dev/null && break; sleep 0.1; done

@@ -264,7 +264,7 @@ TEST_F(BranchFsTest, TimesAndOwners) {
 TEST_F(BranchFsTest, UnlinkedOpenFilesWorkOn) {
   for (const char* path : {"home/big", "etc/passwd"}) {
     auto found = Must(paths_->Walk(path));
-    const Handle handle = Must(fs_->Open(found.id(), O_RDWR));
+    const Handle handle = Must(fs_->Open(found.id(), O_RDWR, false)).handle;
     BOTH(Unlink(path));
     EXPECT_EQ(2U, Must(fs_->Write(found.id(), handle, 3, "zz")));
     std::string bytes;

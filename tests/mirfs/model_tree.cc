@@ -334,10 +334,10 @@ Result<PathFs::Found> PathFs::WalkParent(const std::string& path, std::string* n
 int PathFs::Make(const std::string& path, FileType type, uint16_t mode, const std::string& target) {
   WALK_PARENT(parent, path, name);
   if (type == FileType::kRegular) {
-    Handle handle = 0;
-    const auto made = fs_.Create(parent, name, mode, O_RDWR, {}, &handle);
+    OpenFile opened;
+    const auto made = fs_.Create(parent, name, mode, O_RDWR, {}, false, &opened);
     if (!made) return made.error().code;
-    fs_.Release(made->node, handle);
+    fs_.Release(made->node, opened.handle);
     fs_.Forget(made->node, 1);
     return 0;
   }

@@ -33,8 +33,9 @@ class MountModelTest : public DirectoryLibraryTest {
   std::string mount() const { return directory_ / "mount"; }
   void Mount(const std::string& options) const {
     const char* bin = std::getenv("MIRAGE_BIN");
-    MustRun(std::string(bin ? bin : ".") + "/mirfs " + path() + " " + mount() + " -o " + options);
+    MustRun(std::string(bin ? bin : ".") + "/mirfs " + path() + " " + mount() + " -o " + options + way_);
   }
+  std::string way_;  // further options of every mount
   OverlayInfo Only() { return Must(ListOverlays(*library_)).at(0); }
 
   // What the kernel holds goes to the daemon; the daemon dies; nothing that was answered may be lost.
@@ -213,6 +214,16 @@ class MountModelTest : public DirectoryLibraryTest {
 };
 
 TEST_F(MountModelTest, Short) { Run(1000); }
+// With the kernel's write-back cache, as for users who are not root and kernels before 6.9.
+class MountModelWithoutPassthroughTest : public MountModelTest {
+ protected:
+  void SetUp() override {
+    way_ = ",nopassthrough";
+    MountModelTest::SetUp();
+  }
+};
+TEST_F(MountModelWithoutPassthroughTest, Short) { Run(1000); }
+TEST_F(MountModelWithoutPassthroughTest, Long) { Run(10000); }
 TEST_F(MountModelTest, Long) { Run(40000); }
 
 }  // namespace
