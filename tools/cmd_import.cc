@@ -12,6 +12,7 @@ namespace {
 std::string Summary(const ImportReport& report) {
   std::string text = fmt::format("{} files, {}; {} new to the library; {:.1f} s", report.files,
                                  FormatSize(report.bytes), FormatSize(report.new_bytes), report.seconds);
+  if (report.unchanged_files > 0) text += fmt::format("; {} unchanged, not read again", report.unchanged_files);
   if (report.appliance_seconds > 0 && report.seconds > 0) {
     text += fmt::format(", of which {:.1f} s ({:.0f} %) to start the appliance", report.appliance_seconds,
                         100 * report.appliance_seconds / report.seconds);
@@ -38,6 +39,7 @@ Action DeclareImport(Options& options) {
                 "of a disk: direct (raw ext2/3/4, without the appliance), guestfs, or auto: direct where it can");
   options.Values("--exclude", import.exclude,
                  "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
+  options.Flag("--paranoid", import.paranoid, "read every file again, whatever size, times and inode number say");
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
   return [arguments](Session& session) -> Result<int> {
     ImportOptions& wanted = arguments->import;
@@ -74,6 +76,7 @@ Action DeclareImport(Options& options) {
       json["tree"] = report.tree.Hex();
       json["files"] = report.files;
       json["bytes"] = report.bytes;
+      json["unchanged_files"] = report.unchanged_files;
       json["new_bytes"] = report.new_bytes;
       json["seconds"] = report.seconds;
       json["appliance_seconds"] = report.appliance_seconds;

@@ -14,6 +14,7 @@
 #include "store/pack.h"
 #include "store/ref_log.h"
 #include "store/revision.h"
+#include "store/source_facts.h"
 #include "tests/testing/memory_objects.h"
 #include "tests/testing/object_samples.h"
 
@@ -302,6 +303,26 @@ std::vector<std::string> RevisionSeeds() {
   return {"debian", "debian/v1", "debian/latest:/etc//passwd", "debian~0~0:.", "@0123abcd", "debian..debian/v1"};
 }
 
+// ---- source facts: a file's blocks, and its index
+
+void RunFactsBlock(std::string_view bytes) {
+  if (const auto rows = DecodeFactsBlock(bytes)) Require(EncodeFactsBlock(*rows) == bytes, kCanonical);
+}
+std::vector<std::string> FactsBlockSeeds() {
+  std::vector<FactsRow> rows{{"", {0, 2, 1'700'000'000, 5}}};
+  for (int i = 0; i < 50; ++i) rows.push_back({fmt::format("etc{}file {:02}", '\0', i), {1, uint64_t{7} << i, -i, 9}});
+  return {EncodeFactsBlock(rows), EncodeFactsBlock({})};
+}
+// A footer alone, a footer behind its index, or an index alone.
+void RunFactsIndex(std::string_view bytes) {
+  if (const auto footer = DecodeFactsFooter(bytes)) Require(EncodeFactsFooter(*footer) == bytes, kCanonical);
+  if (const auto index = DecodeFactsIndex(bytes)) Require(EncodeFactsIndex(*index) == bytes, kCanonical);
+}
+std::vector<std::string> FactsIndexSeeds() {
+  const FactsIndex index{{{"uuid 1", 0, 5}, {"", INT64_MIN, INT64_MAX}}, {{0, 1, 100, ""}, {100, 2, 7, "etc"}}};
+  return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), 107, 99, 3})};
+}
+
 // ---- the appliance's tar stream
 
 void RunTar(std::string_view bytes) {
@@ -371,6 +392,8 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"format", RunFormat, FormatSeeds},
       {"policy", RunPolicy, PolicySeeds},
       {"revision", RunRevision, RevisionSeeds},
+      {"facts_block", RunFactsBlock, FactsBlockSeeds},
+      {"facts_index", RunFactsIndex, FactsIndexSeeds},
       {"tar_stream", RunTar, TarSeeds},
   };
   return kTargets;
