@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <memory>
 
+#include "indexer/recipe.h"
+#include "indexer/rpm_database.h"
 #include "indexer/tar_stream.h"
 #include "store/encoding.h"
 #include "store/format.h"
@@ -323,6 +325,36 @@ std::vector<std::string> FactsIndexSeeds() {
   return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), 107, 99, 3})};
 }
 
+// ---- rpm databases, recipes
+
+void RunRpmHeader(std::string_view bytes) {
+  if (const auto package = ParseRpmHeader(bytes)) Require(!package->name.empty(), "a package has a name");
+}
+std::vector<std::string> RpmHeaderSeeds() {
+  const auto number = [](uint32_t n) {
+    return std::string{static_cast<char>(n >> 24), static_cast<char>(n >> 16), static_cast<char>(n >> 8),
+                       static_cast<char>(n)};
+  };
+  const auto tag = [&](uint32_t id, uint32_t type, uint32_t at) {
+    return number(id) + number(type) + number(at) + number(1);
+  };
+  return {number(4) + number(10) + tag(1000, 6, 0) + tag(1001, 6, 2) + tag(1002, 6, 4) + tag(1003, 4, 6) +
+          std::string("a\0001\0002\0", 6) + number(3)};
+}
+
+void RunRecipe(std::string_view bytes) {
+  const auto recipe = ParseRecipe(bytes, "recipe.yaml", "/r");
+  if (!recipe) return;
+  for (const RecipeEntry& entry : *recipe) {
+    Require(entry.options.source.starts_with('/') && CheckBranchName(entry.options.branch).has_value(),
+            "an image has a source and a branch");
+  }
+}
+std::vector<std::string> RecipeSeeds() {
+  return {"defaults: {exclude: [/tmp/*]}\nimages:\n  - source: a\n    version: b/v1\n    message: |\n      m\n",
+          "images: [{source: /a, version: b, reader: direct, paranoid: false}]\n"};
+}
+
 // ---- the appliance's tar stream
 
 void RunTar(std::string_view bytes) {
@@ -394,6 +426,8 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"revision", RunRevision, RevisionSeeds},
       {"facts_block", RunFactsBlock, FactsBlockSeeds},
       {"facts_index", RunFactsIndex, FactsIndexSeeds},
+      {"rpm_header", RunRpmHeader, RpmHeaderSeeds},
+      {"recipe", RunRecipe, RecipeSeeds},
       {"tar_stream", RunTar, TarSeeds},
   };
   return kTargets;

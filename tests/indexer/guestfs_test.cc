@@ -16,6 +16,7 @@
 
 #include "indexer/disk_format.h"
 #include "indexer/importer.h"
+#include "indexer/system_description.h"
 #include "tests/indexer/host_tree.h"
 #include "tests/testing/store_fixture.h"
 
@@ -254,6 +255,29 @@ TEST_F(GuestfsImportTest, WithoutASystemFilesystemsAreDirectories) {
   const auto again = Must(Import(*library_, options));
   EXPECT_FALSE(again.changed);
   EXPECT_EQ(again.tree, first.tree);
+}
+
+// libguestfs cannot list them here: the host's rpm is not of the guest's kind. The reader of the direct road can.
+TEST_F(GuestfsImportTest, RpmPackagesAreListed) {
+  NEED_APPLIANCE();
+  if (!Shell("command -v rpmbuild")) GTEST_SKIP() << "rpmbuild is not installed";
+  const std::string root = directory_ / "root", spec = directory_ / "spec", disk = directory_ / "disk.raw";
+  std::ofstream(spec) << "Name: openssl\nEpoch: 1\nVersion: 3.0.9\nRelease: 7.fc39\nSummary: s\nLicense: none\n"
+                         "BuildArch: noarch\n%description\nnothing\n%files\n";
+  ASSERT_TRUE(Shell(fmt::format("rpmbuild --quiet -bb --define '_topdir {0}' {1} && rpm --root {2} --define '_db_backend sqlite' "
+                                "--define '_dbpath /usr/lib/sysimage/rpm' -i --justdb {0}/RPMS/noarch/*.rpm",
+                                directory_ / "build", spec, root)));
+  for (const char* name : {"etc", "bin", "var/lib"}) fs::create_directories(root + "/" + name);
+  std::ofstream(root + "/etc/fstab") << "/dev/sda / ext4 defaults 0 0\n";
+  std::ofstream(root + "/etc/fedora-release") << "Fedora release 39 (Thirty Nine)\n";
+  std::ofstream(root + "/etc/os-release") << "ID=fedora\nVERSION_ID=39\nPRETTY_NAME='Fedora Linux 39'\n";
+  ASSERT_TRUE(Shell(fmt::format("truncate -s 64M {0} && mkfs.ext4 -q -F -d {1} {0}", disk, root)));
+  const auto report = Must(Import(*library_, Options(disk)));
+  const auto system =
+      Must(DecodeSystem(Must(library_->objects().ReadObject(ObjectKind::kInspection, Head("disk").inspection))));
+  EXPECT_EQ(system.distro, "fedora");
+  EXPECT_EQ(system.packages, (std::vector<Package>{{"openssl", "1:3.0.9-7.fc39", "noarch"}}));
+  EXPECT_TRUE(report.omissions.empty()) << report.omissions.front();
 }
 
 TEST_F(GuestfsImportTest, RefusesBeforeTheLaunch) {
