@@ -295,10 +295,12 @@ Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
   description.appliance_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   sink.Stage("inspecting the disk");
+  const auto up = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(Inspection inspection, InspectDisk(*appliance, sink));
   TRY(MountAll(*appliance, inspection, sink));
   description.inspection = DescribeSystem(*appliance, inspection, sink);
   description.disks = inspection.disks;
+  description.inspection_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - up).count();
 
   // What a disk without a root has for its top directory; a root's own attributes replace it.
   Entry top;

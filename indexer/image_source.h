@@ -79,7 +79,7 @@ struct SourceDescription {
   std::vector<Disk> disks;
   std::vector<Mount> mounts;   // sorted by path
   std::string inspection;      // canonical JSON; empty: none
-  double appliance_seconds = 0;
+  double appliance_seconds = 0, inspection_seconds = 0;  // of a disk that is read through the appliance
 };
 
 class ImageSource {

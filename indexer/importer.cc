@@ -402,6 +402,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
     manifest.mounts = described->mounts;
     report.tree = tree.root.id;
     report.appliance_seconds = described->appliance_seconds;
+    report.inspection_seconds = described->inspection_seconds;
     if (!described->inspection.empty()) {
       ASSIGN_OR_RETURN(manifest.inspection, transaction->WriteObject(ObjectKind::kInspection, described->inspection));
     }

@@ -38,6 +38,7 @@ struct ImportReport {
   uint64_t new_bytes = 0; // what the import adds to the library
   double seconds = 0;
   double appliance_seconds = 0;  // of these until libguestfs was up; 0 for a directory
+  double inspection_seconds = 0; // and of these to find and mount what is on the disk
   std::vector<std::string> omissions;
   std::vector<Disk> disks;
   ObjectId tree;          // of the root directory

@@ -16,8 +16,9 @@ std::string Summary(const ImportReport& report) {
                                  FormatSize(report.bytes), FormatSize(report.new_bytes), report.seconds);
   if (report.unchanged_files > 0) text += fmt::format("; {} unchanged, not read again", report.unchanged_files);
   if (report.appliance_seconds > 0 && report.seconds > 0) {
-    text += fmt::format(", of which {:.1f} s ({:.0f} %) to start the appliance", report.appliance_seconds,
-                        100 * report.appliance_seconds / report.seconds);
+    text += fmt::format(", of which {:.1f} s ({:.0f} %) to start the appliance, {:.1f} s to inspect the disk",
+                        report.appliance_seconds, 100 * report.appliance_seconds / report.seconds,
+                        report.inspection_seconds);
   }
   return text;
 }
@@ -44,6 +45,7 @@ void PrintReport(Session& session, const ImportReport& report) {
     json["new_bytes"] = report.new_bytes;
     json["seconds"] = report.seconds;
     json["appliance_seconds"] = report.appliance_seconds;
+    json["inspection_seconds"] = report.inspection_seconds;
     json["disks_kept"] = std::none_of(report.disks.begin(), report.disks.end(),
                                       [](const Disk& disk) { return disk.skeleton.IsZero(); });
     json["omissions"] = Json::array();
