@@ -55,10 +55,9 @@ class Disk {
   // The largest partition of a disk (or the disk) on a mount of its own, `script` run in it.
   std::string InMount(const std::string& image, const std::string& mode, const std::string& script) const {
     return fmt::format(
-        "set -e; loop=$(losetup -fP --show {0} {1}); mkdir -p {2}; "
-        "part=$(lsblk -bnrpo SIZE,NAME,FSTYPE $loop | awk '$3 != \"\" {{print}}' | sort -n | tail -1 | cut -d' ' -f2); "
-        "trap 'umount {2} 2>/dev/null || true; losetup -d $loop' EXIT; mount -o {3} $part {2}; {4}",
-        mode == "ro" ? "-r" : "", Quote(image), Quote(Path("mnt")), mode, script);
+        "set -e; mkdir -p {1}; read -r start sectors < <(partx -gbo START,SECTORS {0} 2>/dev/null | sort -k2n | tail -1) || true; "
+        "mount -o loop,{2},offset=$((${{start:-0}} * 512)) {0} {1}; trap 'cd /; umount {3}' EXIT; {4}",
+        Quote(image), Quote(Path("mnt")), mode, Path("mnt"), script);
   }
 
   // A disk whose files were written by a kernel, as an installation's are: what mke2fs -d writes is not trusted to have
