@@ -36,6 +36,7 @@ class Appliance {
   guestfs_h* handle() const { return handle_; }
   // The error of the call that has just failed: "WHAT: libguestfs's words"; EINTR when the user ended it.
   tl::unexpected<Error> Failed(std::string_view what) const;
+  const std::atomic<bool>* interrupt_flag() const { return options_.interrupted; }
   bool interrupted() const { return options_.interrupted != nullptr && options_.interrupted->load(); }
   // Ends a running upload or download; may be called from any thread.
   void Cancel();

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -33,7 +34,13 @@ class DirectSource::MountReading {
         mount_(mount),
         window_(source.image_, mount.partition.offset, mount.partition.size),
         prefix_(mount.path == "/" ? "" : mount.path.substr(1)),
-        sink_(sink) {}
+        sink_(sink) {
+    if (mount.partition.uuid.empty()) return;  // not to be known again
+    SourceFilesystem filesystem;
+    filesystem.identity = FilesystemIdentity(mount.partition.uuid);
+    filesystem.made_sec = mount.partition.made_sec;
+    filesystem_ = sink.AddFilesystem(std::move(filesystem));
+  }
 
   // `hidden`: directories of this filesystem in which others are mounted; those that were seen go to `seen`.
   Status Run(const std::vector<std::string>& hidden, std::set<std::string>& seen) {
@@ -56,6 +63,7 @@ class DirectSource::MountReading {
           if (entry.entry.is_directory() && std::find(hidden.begin(), hidden.end(), entry.path) != hidden.end()) {
             seen.insert(Join(entry.path));
           }
+          static_cast<void>(IsUnchanged(Join(entry.path), entry, entry.target.size()));  // for the appliance, next time
           TRY(sink_.Add(Join(entry.path), std::move(entry.entry), entry.xattrs, std::move(entry.target)));
           break;
         }
@@ -82,13 +90,20 @@ class DirectSource::MountReading {
     return prefix_.empty() ? path : path.empty() ? prefix_ : prefix_ + "/" + path;
   }
 
+  bool IsUnchanged(const std::string& path, const EntryRecord& record, uint64_t size) {
+    if (!filesystem_ || record.inode == 0) return false;
+    return sink_.Unchanged(path, record.entry, size,
+                           {*filesystem_, record.inode, record.ctime_sec, record.ctime_nsec});
+  }
+
   // The extents and bytes that follow a kFile, in ascending order and inside its size; what lies between is zeros.
   Status TakeFile(EntryRecord file) {
     const uint64_t size = std::exchange(file.entry.size, 0);
     const std::string path = Join(file.path);
-    const bool wanted = !sink_.Excluded(path), whole = size <= kWholeFileBytes;
+    const bool excluded = sink_.Excluded(path), unchanged = !excluded && IsUnchanged(path, file, size);
+    const bool wanted = !excluded && !unchanged, whole = size <= kWholeFileBytes;
     std::string bytes;
-    if (whole) bytes.resize(static_cast<size_t>(size));
+    if (whole && wanted) bytes.resize(static_cast<size_t>(size));
     if (wanted && !whole) TRY(sink_.BeginFile(path, file.entry, file.xattrs));
     uint64_t at = 0;
     for (;;) {
@@ -97,7 +112,7 @@ class DirectSource::MountReading {
       if (record.kind == RecordKind::kBytes) {
         if (record.payload.size() > size - at) return Impossible("more bytes than a file has");
         TRY(Spend(record.payload.size()));
-        if (whole) bytes.replace(static_cast<size_t>(at), record.payload.size(), record.payload);
+        if (whole && wanted) bytes.replace(static_cast<size_t>(at), record.payload.size(), record.payload);
         if (wanted && !whole) TRY(sink_.AppendFile(record.payload));
         at += record.payload.size();
         continue;
@@ -118,7 +133,8 @@ class DirectSource::MountReading {
         at = extent.logical + length;
       }
     }
-    if (!wanted) return {};
+    if (unchanged) return sink_.AddUnchanged(path, &file.xattrs);
+    if (excluded) return {};
     if (whole) return sink_.AddFile(path, std::move(file.entry), file.xattrs, std::move(bytes));
     TRY(AppendHole(size - at));
     return sink_.EndFile();
@@ -157,6 +173,7 @@ class DirectSource::MountReading {
   ImportSink& sink_;
   std::unique_ptr<ReaderProcess> reader_;
   std::string buffer_;
+  std::optional<uint32_t> filesystem_;  // in the facts; nothing: it has none
   uint64_t entries_ = 0, spent_ = 0;
   bool any_ = false;
 };

@@ -12,8 +12,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
+#include <ctime>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -83,6 +86,22 @@ bool IsKernelFilesystem(int fd) {
       return true;
     default:
       return false;
+  }
+}
+
+// Filesystems of this kernel whose ctime and inode numbers say when a file changed. Not FAT, whose ctime is the mtime, nor
+// network and FUSE filesystems, whose times another machine or program makes up.
+bool StampsEveryChange(unsigned long type) {
+  switch (type) {
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case F2FS_SUPER_MAGIC:
+    case TMPFS_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC:
+      return true;
+    default:
+      return type == 0x2fc12fc1;  // ZFS
   }
 }
 
@@ -268,6 +287,10 @@ class DirectorySource::Walk {
   Status AddRegular(int fd, const std::string& path, const struct stat& st) {
     ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, path));
     const auto size = static_cast<uint64_t>(st.st_size);
+    if (const auto filesystem = FilesystemOf(fd, st.st_dev)) {
+      const FileFacts facts{*filesystem, st.st_ino, st.st_ctim.tv_sec, static_cast<uint32_t>(st.st_ctim.tv_nsec)};
+      if (sink_.Unchanged(path, EntryFromStat(st), size, facts)) return sink_.AddUnchanged(path, &xattrs);
+    }
     uint64_t got = 0;
     if (size <= kWholeFileBytes) {
       std::string bytes;
@@ -293,6 +316,22 @@ class DirectorySource::Walk {
       Warn(path, "changed while it was being read");
     }
     return {};
+  }
+
+  // The filesystem of an open file, if its ctime is to be relied on.
+  std::optional<uint32_t> FilesystemOf(int fd, dev_t device) {
+    const auto [found, is_new] = filesystems_.try_emplace(device);
+    if (!is_new) return found->second;
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0 || !StampsEveryChange(static_cast<unsigned long>(fs.f_type))) return std::nullopt;
+    int id[2];
+    static_assert(sizeof id == sizeof fs.f_fsid);
+    std::memcpy(id, &fs.f_fsid, sizeof id);
+    SourceFilesystem filesystem;
+    filesystem.identity = fmt::format("device {} {:x} {:08x}{:08x}", device, fs.f_type, static_cast<unsigned>(id[0]),
+                                      static_cast<unsigned>(id[1]));
+    filesystem.clock_sec = started_;
+    return found->second = sink_.AddFilesystem(std::move(filesystem));
   }
 
   // No more than the size it had when it was opened: a log that grows has an end.
@@ -372,6 +411,8 @@ class DirectorySource::Walk {
   Inode skip_{0, 0};
   std::vector<Frame> stack_;
   std::map<Inode, std::string> firsts_;  // of inodes with several names: the one that came first
+  const int64_t started_ = time(nullptr);
+  std::map<dev_t, std::optional<uint32_t>> filesystems_;
 };
 
 Result<SourceDescription> DirectorySource::Read(ImportSink& sink) {

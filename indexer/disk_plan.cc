@@ -6,7 +6,9 @@
 #include <optional>
 
 #include "indexer/linux_system.h"
+#include "indexer/package_version.h"
 #include "indexer/reader_process.h"
+#include "indexer/rpm_database.h"
 
 namespace mirage {
 namespace {
@@ -227,6 +229,10 @@ class Planner {
       system.arch = *arch;
       break;
     }
+    if (FamilyOf(system.distro) == PackageFamily::kRpm) {
+      ASSIGN_OR_RETURN(const bool listed, ListRpmPackages());
+      if (listed) return {};
+    }
     ASSIGN_OR_RETURN(const Looked status, ReadFile("/var/lib/dpkg/status", kDpkgStatusBytes));
     if (status.bytes.size() >= kDpkgStatusBytes) {
       plan_.doubts.emplace_back("the list of its packages is too long");
@@ -234,8 +240,42 @@ class Planner {
       system.packages = ParseDpkgStatus(status.bytes);
       return {};
     }
-    plan_.doubts.emplace_back("the installed packages could not be listed: the direct reader knows dpkg's list alone");
+    if (FamilyOf(system.distro) != PackageFamily::kRpm) {
+      ASSIGN_OR_RETURN(const bool listed, ListRpmPackages());
+      if (listed) return {};
+    }
+    if (plan_.doubts.empty() || plan_.doubts.back().find("packages could not be listed") == std::string::npos) {
+      plan_.doubts.emplace_back(
+          "the installed packages could not be listed: the direct reader knows dpkg's and rpm's lists alone");
+    }
     return {};
+  }
+
+  // False: there is no rpm database that can be read; a doubt says what there is.
+  Result<bool> ListRpmPackages() {
+    for (const std::string path : kRpmDatabasePaths) {
+      ASSIGN_OR_RETURN(const Looked log, ReadFile(path + "-wal", 1));
+      ASSIGN_OR_RETURN(const Looked database, ReadFile(path, kMaxRpmDatabaseBytes));
+      if (database.type != FileType::kRegular) continue;
+      auto packages = ReadRpmDatabase(database.bytes, options_.interrupted);
+      if (!packages && packages.error().code == EINTR) return tl::make_unexpected(packages.error());
+      if (!packages || !log.bytes.empty()) {
+        plan_.doubts.push_back(fmt::format("the installed packages could not be listed: {}: {}", path,
+                                           packages ? "its last changes are in a log beside it, which is not read"
+                                                    : packages.error().message));
+        return false;
+      }
+      plan_.system.packages = std::move(*packages);
+      return true;
+    }
+    for (const std::string path : kOtherRpmDatabasePaths) {
+      ASSIGN_OR_RETURN(const Looked database, ReadFile(path, 0));
+      if (database.type != FileType::kRegular) continue;
+      plan_.doubts.push_back(fmt::format(
+          "the installed packages could not be listed: {} is an rpm database of a kind that is not read", path));
+      return false;
+    }
+    return false;
   }
 
   const DiskPlanOptions& options_;

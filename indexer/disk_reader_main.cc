@@ -3,6 +3,7 @@
 //
 //   mirage-disk-reader survey SIZE
 //   mirage-disk-reader walk OFFSET SIZE [HIDDEN-DIRECTORY...]
+//   mirage-disk-reader rpm SIZE      the image is an rpm database
 //   mirage-disk-reader look OFFSET SIZE LIMIT [lPATH | fPATH]...     l: what it is; f: links followed, and its bytes
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "indexer/disk_survey.h"
 #include "indexer/ext_filesystem.h"
 #include "indexer/reader_sandbox.h"
+#include "indexer/rpm_sqlite.h"
 
 namespace mirage {
 namespace {
@@ -31,6 +33,10 @@ Status RunJob(const std::vector<std::string>& arguments, ReaderOutput& output) {
   if (job == "survey") {
     ASSIGN_OR_RETURN(const uint64_t size, Number(arguments, 1));
     return SurveyDisk(DiskWindow(STDIN_FILENO, 0, size), output);
+  }
+  if (job == "rpm") {
+    ASSIGN_OR_RETURN(const uint64_t size, Number(arguments, 1));
+    return SendRpmHeaders(DiskWindow(STDIN_FILENO, 0, size), output);
   }
   ASSIGN_OR_RETURN(const uint64_t offset, Number(arguments, 1));
   ASSIGN_OR_RETURN(const uint64_t size, Number(arguments, 2));
@@ -57,6 +63,7 @@ int Main(const std::vector<std::string>& arguments) {
     return status ? 0 : 1;
   };
   try {
+    if (!arguments.empty() && arguments[0] == "rpm") PrepareSqlite();
     Status status = EnterSandbox();
     if (status) status = RunJob(arguments, output);
     return end(std::move(status));

@@ -57,6 +57,7 @@ Status LookAt(const DiskWindow& disk, PartitionRecord& record) {
       ExtFilesystem::Examine(DiskWindow(disk.descriptor(), disk.offset() + record.offset, record.size));
   record.obstacle = summary.obstacle;
   record.used_bytes = summary.used_bytes;
+  record.made_sec = summary.made_sec;
   return {};
 }
 

@@ -161,18 +161,32 @@ struct ExtFilesystem::Impl {
   }
 
   // As ext4's inode_set_mtime: seconds are signed, two bits of the other field extend them.
+  void Time(uint32_t field, size_t extra_at, uint32_t extra, int64_t& sec, uint32_t& nsec) {
+    sec = static_cast<int32_t>(field);
+    if (inode_bytes.size() <= EXT2_GOOD_OLD_INODE_SIZE ||
+        size_t{EXT2_GOOD_OLD_INODE_SIZE} + inode().i_extra_isize < extra_at + sizeof extra) {
+      return;
+    }
+    sec += static_cast<int64_t>(extra & 3) << 32;
+    nsec = extra >> 2;
+  }
+  // By what a file is known again. A ctime that no kernel writes is none.
+  void FillFacts(ext2_ino_t number, EntryRecord& record) {
+    const ext2_inode_large& raw = inode();
+    Time(raw.i_ctime, offsetof(ext2_inode_large, i_ctime_extra), raw.i_ctime_extra, record.ctime_sec, record.ctime_nsec);
+    if (record.ctime_nsec < kNanoseconds) {
+      record.inode = number;
+    } else {
+      record.ctime_sec = record.ctime_nsec = 0;
+    }
+  }
+
   Status FillEntry(const std::string& path, Entry& entry) {
     const ext2_inode_large& raw = inode();
     entry.mode = static_cast<uint16_t>(raw.i_mode & 07777);
     entry.uid = raw.i_uid | uint32_t{raw.osd2.linux2.l_i_uid_high} << 16;
     entry.gid = raw.i_gid | uint32_t{raw.osd2.linux2.l_i_gid_high} << 16;
-    entry.mtime_sec = static_cast<int32_t>(raw.i_mtime);
-    if (inode_bytes.size() > EXT2_GOOD_OLD_INODE_SIZE &&
-        size_t{EXT2_GOOD_OLD_INODE_SIZE} + raw.i_extra_isize >=
-            offsetof(ext2_inode_large, i_mtime_extra) + sizeof raw.i_mtime_extra) {
-      entry.mtime_sec += static_cast<int64_t>(raw.i_mtime_extra & 3) << 32;
-      entry.mtime_nsec = raw.i_mtime_extra >> 2;
-    }
+    Time(raw.i_mtime, offsetof(ext2_inode_large, i_mtime_extra), raw.i_mtime_extra, entry.mtime_sec, entry.mtime_nsec);
     if (entry.mtime_nsec >= kNanoseconds) return Damaged(path, "an impossible time");
     switch (raw.i_mode & LINUX_S_IFMT) {
       case LINUX_S_IFREG:
@@ -416,6 +430,7 @@ struct ExtFilesystem::Impl {
     EntryRecord record;
     record.path = path;
     TRY(FillEntry(path, record.entry));
+    FillFacts(number, record);
     ASSIGN_OR_RETURN(record.xattrs, ReadXattrs(path, number));
     if (record.entry.type == FileType::kSymlink) {
       ASSIGN_OR_RETURN(record.target, SymlinkTarget(path, number));
@@ -455,6 +470,7 @@ struct ExtFilesystem::Impl {
     EntryRecord record;
     record.path = path;
     TRY(FillEntry(path, record.entry));
+    FillFacts(number, record);
     ASSIGN_OR_RETURN(record.xattrs, ReadXattrs(path, number));
     TRY(output.Send(RecordKind::kEntry, Encode(record)));
     if (hidden) return std::vector<Named>{};
@@ -484,6 +500,7 @@ ExtFilesystem::Summary ExtFilesystem::Examine(const DiskWindow& window) {
     return summary;
   }
   summary.used_bytes = free_blocks < blocks ? (blocks - free_blocks) * block_bytes : 0;
+  summary.made_sec = super.s_mkfs_time | static_cast<int64_t>(super.s_mkfs_time_hi) << 32;
   const uint32_t incompatible = super.s_feature_incompat & ~kKnownIncompatible;
   const uint32_t read_only = super.s_feature_ro_compat & ~kKnownReadOnlyCompatible;
   if (super.s_rev_level > EXT2_DYNAMIC_REV) {

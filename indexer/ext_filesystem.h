@@ -19,6 +19,7 @@ class ExtFilesystem {
   struct Summary {
     std::string obstacle;  // why it is not for this reader: a journal to recover, an unknown feature; empty: it is
     uint64_t used_bytes = 0;
+    int64_t made_sec = INT64_MIN;
   };
   // From the superblock alone.
   static Summary Examine(const DiskWindow& window);

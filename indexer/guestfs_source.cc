@@ -11,18 +11,40 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <map>
+#include <random>
 #include <thread>
 #include <utility>
 
+#include "indexer/sparse_file.h"
 #include "indexer/tar_stream.h"
+#include "indexer/tree_scan.h"
 
 namespace mirage {
 namespace {
 
 constexpr size_t kPieceBytes = 1 << 20;
 constexpr size_t kPipeBytes = 1 << 20;
+
+constexpr size_t kNamesBytes = 8 << 20;          // of names, in memory
+constexpr size_t kExcludesBytes = 3 << 20;       // of a message's 4 MiB
+
+// When an ext filesystem was made, to the second; INT64_MAX: not known, so that no time is later.
+int64_t TimeMade(guestfs_h* g, const std::string& device) {
+  char** const values = guestfs_tune2fs_l(g, device.c_str());
+  if (values == nullptr) return INT64_MAX;
+  int64_t made = INT64_MAX;
+  for (char** item = values; item[0] != nullptr && item[1] != nullptr; item += 2) {
+    std::tm time{};
+    if (std::string_view(item[0]) != "Filesystem created") continue;
+    if (strptime(item[1], "%a %b %d %H:%M:%S %Y", &time) != nullptr) made = timegm(&time);
+  }
+  for (char** item = values; *item != nullptr; ++item) std::free(*item);
+  std::free(values);
+  return made;
+}
 
 void CloseIfOpen(int& fd) {
   if (fd >= 0) close(fd);
@@ -35,28 +57,37 @@ std::string Join(std::string_view directory, std::string_view name) {
   return fmt::format("{}/{}", directory, name);
 }
 
-uint64_t HashPath(std::string_view path) { return XXH3_64bits(path.data(), path.size()); }
-
 }  // namespace
 
 // Reads the tree below one directory of the appliance into the version's directory `prefix`.
 class GuestfsSource::TreeReading {
  public:
-  TreeReading(Appliance& appliance, const Options& options, ImportSink& sink, std::string directory, std::string prefix)
+  TreeReading(Appliance& appliance, const Options& options, ImportSink& sink,
+              const std::map<int64_t, uint32_t>& filesystems, std::string directory, std::string prefix)
       : appliance_(appliance),
         options_(options),
         sink_(sink),
         directory_(std::move(directory)),
         prefix_(std::move(prefix)),
-        names_file_(options.scratch + "/names") {}
+        filesystems_(filesystems),
+        names_file_(options.scratch + "/names"),
+        names_(Env::Default(), options.scratch, "names", kNamesBytes),
+        excludes_(kExcludesBytes) {}
   ~TreeReading() { unlink(names_file_.c_str()); }
   TreeReading(const TreeReading&) = delete;
   TreeReading& operator=(const TreeReading&) = delete;
 
   Status Run() {
     TRY(ListNames());
+    TreeScan scan(appliance_, sink_, {directory_, prefix_, &filesystems_}, excludes_);
+    sink_.Stage("comparing the files");
+    TRY(scan.Run(names_, [this](const std::string& name) {
+      if (const size_t index = IndexOf(name); index < state_.size()) state_[index] = kHandled;
+    }));
+    sink_.Stage("reading the files");
     TRY(StreamFiles());
-    return AddMissing();
+    for (const SparseFile& file : scan.sparse()) TRY(ReadSparseFile(appliance_, directory_, prefix_, file, sink_));
+    return CheckAllCame();
   }
 
  private:
@@ -68,10 +99,10 @@ class GuestfsSource::TreeReading {
     }
     TRY(ForEachName([&](const std::string& name) {
       hashes_.push_back(HashPath(name));
-      return Status{};
+      return names_.Add(names_.Ticket(), name, {});
     }));
     std::sort(hashes_.begin(), hashes_.end());
-    seen_.assign(hashes_.size(), false);
+    state_.assign(hashes_.size(), kMissing);
     return {};
   }
 
@@ -94,6 +125,8 @@ class GuestfsSource::TreeReading {
     return status;
   }
 
+  // With a seed of its own: two names of one hash would let a file hide behind another.
+  uint64_t HashPath(std::string_view path) const { return XXH3_64bits_withSeed(path.data(), path.size(), seed_); }
   size_t IndexOf(std::string_view name) const {
     const uint64_t hash = HashPath(name);
     const auto found = std::lower_bound(hashes_.begin(), hashes_.end(), hash);
@@ -102,8 +135,7 @@ class GuestfsSource::TreeReading {
 
   // Those of the patterns that tar takes in the same sense: its own match at any '/', and begin with "./". libguestfs
   // hands them over in a file, a line each. What is not passed on, the sink drops.
-  std::vector<std::string> TarPatterns() const {
-    std::vector<std::string> out;
+  void AddUserPatterns() {
     for (std::string pattern : options_.exclude) {
       const bool in_a_line = pattern.find_first_of("\n\r") == std::string::npos;
       if (!in_a_line || pattern.back() == ' ' || pattern.back() == '\t') continue;
@@ -111,9 +143,8 @@ class GuestfsSource::TreeReading {
         if (!pattern.starts_with("/" + prefix_ + "/")) continue;
         pattern.erase(0, prefix_.size() + 1);
       }
-      out.push_back(pattern[0] == '/' ? "." + pattern : pattern);
+      excludes_.AddPattern(pattern[0] == '/' ? "." + pattern : pattern);
     }
-    return out;
   }
 
   // One tar of everything, made in the appliance by a thread of its own, read from a pipe here.
@@ -121,7 +152,8 @@ class GuestfsSource::TreeReading {
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) != 0) return FailErrno(errno, "cannot make a pipe");
     fcntl(ends[0], F_SETPIPE_SZ, kPipeBytes);
-    std::vector<std::string> patterns = TarPatterns();
+    AddUserPatterns();
+    std::vector<std::string> patterns = excludes_.patterns();
     std::vector<char*> excludes;
     for (std::string& pattern : patterns) excludes.push_back(pattern.data());
     excludes.push_back(nullptr);
@@ -165,12 +197,11 @@ class GuestfsSource::TreeReading {
       ASSIGN_OR_RETURN(auto next, stream.Next());
       if (!next) return {};
       TarMember& member = *next;
-      if (const size_t index = IndexOf(member.path); index < seen_.size()) seen_[index] = true;
-      if (member.sparse) return Fail(EIO, "/{} came as a sparse member, which was not asked for", member.path);
-      const FileType type = member.entry.type;
-      if (type == FileType::kFifo || type == FileType::kCharDevice || type == FileType::kBlockDevice) {
-        specials_.push_back(member.path);
+      if (const size_t index = IndexOf(member.path); index < state_.size()) {
+        if (state_[index] == kHandled) continue;  // it did not fit among the patterns
+        state_[index] = kCame;
       }
+      if (member.sparse) return Fail(EIO, "/{} came as a sparse member, which was not asked for", member.path);
       std::string path = Join(prefix_, member.path);
       if (member.hard_link) {
         TRY(sink_.AddLink(std::move(path), Join(prefix_, member.target)));
@@ -191,94 +222,65 @@ class GuestfsSource::TreeReading {
     }
   }
 
-  // What tar(1) does not tell: sockets, which it leaves out, and which fifos and devices are hard links to each
-  // other. They are asked for by directory. Any other name that find(1) saw and tar did not bring is an error:
-  // nothing is lost in silence.
-  struct Question {
-    std::string name;
-    bool brought;  // by the stream; only its links are in question
-  };
-  Status AddMissing() {
-    std::map<std::string, std::vector<Question>> questions;
-    const auto ask = [&](const std::string& path, bool brought) {
-      const size_t slash = path.rfind('/');
-      if (slash == std::string::npos) {
-        questions[""].push_back({path, brought});
-      } else {
-        questions[path.substr(0, slash)].push_back({path.substr(slash + 1), brought});
-      }
-    };
-    for (const std::string& path : specials_) ask(path, true);
-    TRY(ForEachName([&](const std::string& name) -> Status {
+  // Any name that find(1) saw and that came on no road is an error: nothing is lost in silence.
+  Status CheckAllCame() {
+    return ForEachName([&](const std::string& name) -> Status {
       const size_t index = IndexOf(name);
-      if (index < seen_.size() && !seen_[index] && !sink_.Excluded(Join(prefix_, name))) ask(name, false);
+      if (index < state_.size() && state_[index] == kMissing && !sink_.Excluded(Join(prefix_, name))) {
+        return Fail(EIO, "/{} was listed, but not read", Join(prefix_, name));
+      }
       return {};
-    }));
-    for (auto& [directory, asked] : questions) TRY(Answer(directory, asked));
-    return {};
-  }
-
-  Status Answer(const std::string& directory, std::vector<Question>& asked) {
-    const std::string guest = Join(directory_ == "/" ? "" : directory_, directory);
-    const std::string place = guest.starts_with('/') ? guest : "/" + guest;
-    std::vector<char*> names;
-    for (Question& question : asked) names.push_back(question.name.data());
-    names.push_back(nullptr);
-    const std::unique_ptr<guestfs_statns_list, void (*)(guestfs_statns_list*)> stats(
-        guestfs_lstatnslist(appliance_.handle(), place.c_str(), names.data()), guestfs_free_statns_list);
-    if (!stats) return appliance_.Failed(fmt::format("/{} cannot be read", Join(prefix_, directory)));
-    const std::unique_ptr<guestfs_xattr_list, void (*)(guestfs_xattr_list*)> attributes(
-        guestfs_lxattrlist(appliance_.handle(), place.c_str(), names.data()), guestfs_free_xattr_list);
-    if (!attributes) return appliance_.Failed(fmt::format("/{} cannot be read", Join(prefix_, directory)));
-
-    // The attributes come as one list: for each name an element without name whose value is a number, then so many.
-    uint32_t position = 0;
-    for (size_t i = 0; i < asked.size(); ++i) {
-      const std::string path = Join(prefix_, Join(directory, asked[i].name));
-      if (i >= stats->len || position >= attributes->len) {
-        return Fail(EIO, "/{}: the appliance gives no attributes", path);
-      }
-      const struct guestfs_statns& st = stats->val[i];
-      XattrSet xattrs;
-      const guestfs_xattr& head = attributes->val[position++];
-      const auto count = std::strtoul(std::string(head.attrval, head.attrval_len).c_str(), nullptr, 10);
-      for (unsigned long j = 0; j < count; ++j) {
-        if (position >= attributes->len) return Fail(EIO, "/{}: the appliance gives no attributes", path);
-        const guestfs_xattr& attribute = attributes->val[position++];
-        xattrs.emplace(attribute.attrname, std::string(attribute.attrval, attribute.attrval_len));
-      }
-      if (st.st_ino < 0 || (!asked[i].brought && !S_ISSOCK(st.st_mode))) {
-        return Fail(EIO, "/{} was listed, but not read", path);
-      }
-      if (st.st_nlink > 1) {
-        const auto [first, is_first] = firsts_.try_emplace({st.st_dev, st.st_ino}, path);
-        if (!is_first) {
-          TRY(sink_.AddLink(path, first->second));
-          continue;
-        }
-      }
-      if (asked[i].brought) continue;
-      Entry entry;
-      entry.type = FileType::kSocket;
-      entry.mode = static_cast<uint16_t>(st.st_mode & 07777);
-      entry.uid = static_cast<uint32_t>(st.st_uid);
-      entry.gid = static_cast<uint32_t>(st.st_gid);
-      entry.mtime_sec = st.st_mtime_sec;
-      entry.mtime_nsec = static_cast<uint32_t>(st.st_mtime_nsec);
-      TRY(sink_.Add(path, std::move(entry), xattrs, ""));
-    }
-    return {};
+    });
   }
 
   Appliance& appliance_;
   const Options& options_;
   ImportSink& sink_;
-  const std::string directory_, prefix_, names_file_;
+  const std::string directory_, prefix_;
+  const std::map<int64_t, uint32_t>& filesystems_;
+  const std::string names_file_;
+  PathSpool names_;
+  TarExcludes excludes_;
+  const uint64_t seed_ = std::random_device()() | uint64_t{std::random_device()()} << 32;
+  enum State : uint8_t { kMissing, kHandled, kCame };
   std::vector<uint64_t> hashes_;  // of all names, sorted
-  std::vector<bool> seen_;        // which of them the stream has brought
-  std::vector<std::string> specials_;  // fifos and devices that it has brought
-  std::map<std::pair<int64_t, int64_t>, std::string> firsts_;  // of sockets, fifos and devices with several names
+  std::vector<State> state_;      // of each: whether the scan has added it, or the stream has brought it
 };
+
+namespace {
+
+// By st_dev, those of the sink's filesystems whose ctime tells every change.
+std::map<int64_t, uint32_t> AddFilesystems(Appliance& appliance, const Inspection& inspection, ImportSink& sink) {
+  guestfs_h* const g = appliance.handle();
+  std::map<int64_t, uint32_t> indexes;
+  for (const MountPlan& plan : inspection.mounts) {
+    const bool ext = plan.filesystem == "ext2" || plan.filesystem == "ext3" || plan.filesystem == "ext4";
+    if (!ext && plan.filesystem != "xfs" && plan.filesystem != "btrfs") continue;
+    std::string device = plan.device, subvolume;
+    if (device.starts_with("btrfsvol:")) {  // "btrfsvol:/dev/sda2/home"; a device of a volume group has two slashes
+      char* const real = guestfs_mountable_device(g, plan.device.c_str());
+      if (real == nullptr) continue;
+      device = real;
+      std::free(real);
+      subvolume = plan.device;
+    } else if (plan.filesystem == "btrfs") {
+      subvolume = "top";
+    }
+    char* const uuid = guestfs_vfs_uuid(g, device.c_str());
+    struct guestfs_statns* const st = guestfs_lstatns(g, plan.path.c_str());
+    SourceFilesystem filesystem;
+    filesystem.identity = FilesystemIdentity(uuid == nullptr ? "" : uuid, subvolume);
+    if (ext) filesystem.made_sec = TimeMade(g, device);
+    if (uuid != nullptr && *uuid != 0 && st != nullptr && !indexes.contains(st->st_dev)) {
+      if (const auto index = sink.AddFilesystem(std::move(filesystem))) indexes[st->st_dev] = *index;
+    }
+    std::free(uuid);
+    if (st != nullptr) guestfs_free_statns(st);
+  }
+  return indexes;
+}
+
+}  // namespace
 
 Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
   SourceDescription description;
@@ -293,10 +295,12 @@ Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
   description.appliance_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   sink.Stage("inspecting the disk");
+  const auto up = std::chrono::steady_clock::now();
   ASSIGN_OR_RETURN(Inspection inspection, InspectDisk(*appliance, sink));
   TRY(MountAll(*appliance, inspection, sink));
   description.inspection = DescribeSystem(*appliance, inspection, sink);
   description.disks = inspection.disks;
+  description.inspection_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - up).count();
 
   // What a disk without a root has for its top directory; a root's own attributes replace it.
   Entry top;
@@ -313,13 +317,14 @@ Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
   std::sort(description.mounts.begin(), description.mounts.end(),
             [](const Mount& a, const Mount& b) { return a.path < b.path; });
 
+  const std::map<int64_t, uint32_t> filesystems = AddFilesystems(*appliance, inspection, sink);
   sink.Stage("listing the files");
   if (!inspection.root.empty()) {
-    TRY(TreeReading(*appliance, options_, sink, "/", "").Run());
+    TRY(TreeReading(*appliance, options_, sink, filesystems, "/", "").Run());
     return description;
   }
   for (const MountPlan& plan : inspection.mounts) {
-    TRY(TreeReading(*appliance, options_, sink, plan.path, plan.path.substr(1)).Run());
+    TRY(TreeReading(*appliance, options_, sink, filesystems, plan.path, plan.path.substr(1)).Run());
   }
   return description;
 }

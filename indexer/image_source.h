@@ -4,14 +4,30 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "store/object.h"
 #include "store/result.h"
+#include "store/source_facts.h"
 
 namespace mirage {
+
+// A filesystem whose kernel stamps every change of a file with its clock (ctime), so that a file that has kept its inode
+// number, size and times has kept its bytes.
+struct SourceFilesystem {
+  std::string identity;  // by which it is known again
+  int64_t made_sec = INT64_MIN;  // what has a ctime up to here was put there by whoever made the filesystem
+  // When reading began, by the filesystem's own clock. Nothing: it is at rest, and its newest ctime stands for that.
+  std::optional<int64_t> clock_sec;
+};
+
+// Of a filesystem on a disk; `subvolume`: of btrfs, whose subvolumes count their inodes each for itself.
+inline std::string FilesystemIdentity(const std::string& uuid, const std::string& subvolume = {}) {
+  return subvolume.empty() ? "uuid " + uuid : "uuid " + uuid + " " + subvolume;
+}
 
 // What one import takes in. Not thread-safe: a source calls it from one thread at a time. After an error the source
 // stops and returns that error. Paths have no leading slash; "" is the root directory.
@@ -36,6 +52,18 @@ class ImportSink {
   // Another name of what was added before under `first`: the same entry, and one hard-link group with it.
   virtual Status AddLink(std::string path, std::string first) = 0;
 
+  // ---- What has not changed since the last import need not be read again. A source that cannot tell leaves these alone.
+  // The index for FileFacts; nothing: facts are of no use to this sink.
+  virtual std::optional<uint32_t> AddFilesystem(SourceFilesystem) { return std::nullopt; }
+  // Notes the facts of a path, which the source then adds in one way or another. True: the path is in a version that the
+  // library has with the same facts, attributes and size, and may be added by AddUnchanged. `entry` as for Add.
+  virtual bool Unchanged(const std::string& /*path*/, const Entry& /*entry*/, uint64_t /*size*/, const FileFacts&) {
+    return false;
+  }
+  // Right behind Unchanged for the same path: everything is taken from that version, but for `xattrs` where they are given
+  // (and of a directory what is in it).
+  virtual Status AddUnchanged(std::string /*path*/, const XattrSet* /*xattrs*/) { return Fail(ENOSYS, "not kept"); }
+
   // What is to be expected in all, for the progress bar; 0: unknown.
   virtual void Expect(uint64_t bytes) = 0;
   // What the source is doing before the first entry comes: "starting the appliance".
@@ -51,7 +79,7 @@ struct SourceDescription {
   std::vector<Disk> disks;
   std::vector<Mount> mounts;   // sorted by path
   std::string inspection;      // canonical JSON; empty: none
-  double appliance_seconds = 0;
+  double appliance_seconds = 0, inspection_seconds = 0;  // of a disk that is read through the appliance
 };
 
 class ImageSource {

@@ -17,6 +17,7 @@
 #include "indexer/entry_spool.h"
 #include "indexer/exclusion.h"
 #include "indexer/guestfs_source.h"
+#include "indexer/known_files.h"
 #include "indexer/progress.h"
 #include "indexer/tar_source.h"
 #include "store/revision.h"
@@ -35,9 +36,10 @@ constexpr std::string_view kOwnXattrs = "user.mirage.";
 // id becomes known, and at the end everything in canonical order to a TreeWriter.
 class Importer final : public ImportSink {
  public:
-  Importer(Library& library, Transaction& transaction, const Exclusion& exclusion, Progress& progress,
-           const std::atomic<bool>* interrupted)
+  Importer(Library& library, Transaction& transaction, const Exclusion& exclusion, KnownFiles& known,
+           Progress& progress, const std::atomic<bool>* interrupted)
       : transaction_(transaction),
+        known_(known),
         exclusion_(exclusion),
         progress_(progress),
         interrupted_(interrupted),
@@ -90,6 +92,25 @@ class Importer final : public ImportSink {
     return {};
   }
 
+  std::optional<uint32_t> AddFilesystem(SourceFilesystem filesystem) override {
+    return known_.AddFilesystem(std::move(filesystem));
+  }
+  bool Unchanged(const std::string& path, const Entry& entry, uint64_t size, const FileFacts& facts) override {
+    before_ = known_.Find(path, entry, size, facts);
+    return before_.has_value();
+  }
+  Status AddUnchanged(std::string path, const XattrSet* xattrs) override {
+    Entry entry = std::move(before_).value();
+    before_.reset();
+    if (xattrs != nullptr) entry.xattrs = {};
+    TRY(Begin(entry, xattrs != nullptr ? *xattrs : XattrSet()));
+    if (entry.type == FileType::kRegular) {
+      progress_.Count(0, entry.size);
+      if (entry.size > 0 && !Excluded(path)) ++unchanged_;
+    }
+    return spool_.Add(spool_.Ticket(), path, entry);
+  }
+
   void Expect(uint64_t bytes) override { progress_.Expect(bytes); }
   void Stage(std::string_view what) override { progress_.Stage(what); }
   void Say(std::string_view line) override { progress_.Print(line); }
@@ -105,7 +126,7 @@ class Importer final : public ImportSink {
   struct Tree {
     Entry root;
     ObjectId links;
-    uint64_t files = 0, bytes = 0;
+    uint64_t files = 0, bytes = 0, unchanged = 0;
   };
   Result<Tree> Finish() {
     progress_.Stage("writing the tree");
@@ -122,13 +143,17 @@ class Importer final : public ImportSink {
         if (entry.is_directory()) below = path + "/";
         return {};
       }
+      known_.Write(path);
       return tree.Add(path, std::move(entry));
     };
+    known_.BeginWrite();
     TRY(spool_.ForEach(add));
+    known_.EndWrite();
     Tree result;
     ASSIGN_OR_RETURN(result.root, tree.Finish());
     result.files = tree.file_count();
     result.bytes = tree.total_bytes();
+    result.unchanged = unchanged_;
 
     std::vector<std::vector<std::string>> groups;
     for (auto& [first, others] : links_) {
@@ -211,6 +236,9 @@ class Importer final : public ImportSink {
   }
 
   Transaction& transaction_;
+  KnownFiles& known_;
+  std::optional<Entry> before_;  // what Unchanged has just found
+  uint64_t unchanged_ = 0;
   const Exclusion& exclusion_;
   Progress& progress_;
   const std::atomic<bool>* const interrupted_;
@@ -343,8 +371,14 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
 
   ImportReport report;
   Manifest manifest;
+  std::vector<std::string> known_by;  // branches
+  if (!options.paranoid) {
+    known_by.push_back(options.branch);
+    if (!options.parent.empty()) known_by.push_back(options.parent.substr(0, options.parent.find_first_of("/~:@")));
+  }
+  KnownFiles known(library, *transaction, known_by);
   {
-    Importer importer(library, *transaction, exclusion, progress, options.interrupted);
+    Importer importer(library, *transaction, exclusion, known, progress, options.interrupted);
     auto described = source->Read(importer);
     if (!described) {
       // The writer's thread holds references to the importer until it is done or gone.
@@ -362,16 +396,19 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
     manifest.links = tree.links;
     manifest.file_count = report.files = tree.files;
     manifest.total_bytes = report.bytes = tree.bytes;
+    report.unchanged_files = tree.unchanged;
     manifest.omissions = report.omissions = importer.TakeOmissions();
     manifest.disks = report.disks = described->disks;
     manifest.mounts = described->mounts;
     report.tree = tree.root.id;
     report.appliance_seconds = described->appliance_seconds;
+    report.inspection_seconds = described->inspection_seconds;
     if (!described->inspection.empty()) {
       ASSIGN_OR_RETURN(manifest.inspection, transaction->WriteObject(ObjectKind::kInspection, described->inspection));
     }
   }
   const auto finish = [&]() -> ImportReport {
+    known.Keep(options.branch, report.version.manifest);
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return std::move(report);
   };

@@ -21,6 +21,7 @@ struct ImportOptions {
   std::string parent;   // a revision; empty: the branch's head, if there is one
   std::string format;   // "" detect | raw | qcow2 | tar | directory
   std::string reader = "auto";  // of a disk: auto | guestfs | direct (IMPORT.md)
+  bool paranoid = false;      // read every file, also those that have not changed by all that the source says of them
   bool allow_empty = false;   // a version even if nothing changed
   bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
   std::vector<std::string> exclude;  // patterns beside the policy's (exclusion.h): "/var/cache/*"
@@ -33,9 +34,11 @@ struct ImportReport {
   Published version;      // the new version, or the parent when nothing changed
   uint64_t files = 0;     // entries below the root
   uint64_t bytes = 0;     // sum of the regular files' sizes
+  uint64_t unchanged_files = 0;  // files that were not read again, because they had not changed (IMPORT.md)
   uint64_t new_bytes = 0; // what the import adds to the library
   double seconds = 0;
   double appliance_seconds = 0;  // of these until libguestfs was up; 0 for a directory
+  double inspection_seconds = 0; // and of these to find and mount what is on the disk
   std::vector<std::string> omissions;
   std::vector<Disk> disks;
   ObjectId tree;          // of the root directory

@@ -1,6 +1,8 @@
 #include "indexer/inspection.h"
 
 #include <guestfs.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,6 +12,8 @@
 #include <set>
 
 #include "indexer/linux_system.h"
+#include "indexer/package_version.h"
+#include "indexer/rpm_database.h"
 #include "indexer/system_description.h"
 
 namespace mirage {
@@ -109,6 +113,39 @@ Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, In
   return {};
 }
 
+// Of a mounted system, if it has an rpm database that can be read; libguestfs cannot where the host's rpm is not of the
+// guest's kind. What is there but cannot be read is told.
+std::optional<std::vector<Package>> ListRpmPackages(Appliance& appliance, ImportSink& sink,
+                                                    const std::atomic<bool>* interrupted) {
+  guestfs_h* const g = appliance.handle();
+  for (const std::string path : kRpmDatabasePaths) {
+    if (guestfs_is_file_opts(g, path.c_str(), GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) continue;
+    const std::string log = path + "-wal";
+    const bool has_log = guestfs_is_file(g, log.c_str()) == 1 && guestfs_filesize(g, log.c_str()) > 0;
+    const int64_t size = guestfs_filesize(g, path.c_str());
+    const int file = memfd_create("rpmdb", MFD_CLOEXEC);
+    if (file < 0) return std::nullopt;
+    std::string why;
+    std::optional<std::vector<Package>> packages;
+    if (has_log) {
+      why = "its last changes are in a log beside it, which is not read";
+    } else if (size < 0 || static_cast<uint64_t>(size) > kMaxRpmDatabaseBytes) {
+      why = "it is too large";
+    } else if (guestfs_download(g, path.c_str(), fmt::format("/dev/fd/{}", file).c_str()) != 0) {
+      why = appliance.Failed("it cannot be read").value().message;
+    } else if (auto read = ReadRpmDatabase(file, interrupted)) {
+      packages = std::move(*read);
+    } else {
+      why = read.error().message;
+    }
+    close(file);
+    if (!why.empty()) sink.Omit(fmt::format("the installed packages could not be listed: {}: {}", path, why));
+    if (!packages) packages.emplace();
+    return packages;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink) {
@@ -193,6 +230,15 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
   }
   system.hostname = TakeString(guestfs_inspect_get_hostname(g, root));
   system.arch = TakeString(guestfs_inspect_get_arch(g, root));
+  std::optional<std::vector<Package>> packages;
+  if (TakeString(guestfs_inspect_get_package_format(g, root)) == "rpm" || FamilyOf(system.distro) == PackageFamily::kRpm) {
+    packages = ListRpmPackages(appliance, sink, appliance.interrupt_flag());
+  }
+  if (packages) {
+    system.packages = std::move(*packages);
+    for (const MountPlan& plan : inspection.mounts) system.mountpoints[plan.path] = plan.device;
+    return EncodeSystem(std::move(system));
+  }
   const std::unique_ptr<guestfs_application2_list, Freer> list(guestfs_inspect_list_applications2(g, root));
   if (list == nullptr) {
     sink.Omit(appliance.Failed("the installed packages could not be listed").value().message);

@@ -56,6 +56,7 @@ std::string Encode(const PartitionRecord& record) {
   Put<uint64_t>(&out, record.offset);
   Put<uint64_t>(&out, record.size);
   Put<uint64_t>(&out, record.used_bytes);
+  Put<int64_t>(&out, record.made_sec);
   for (const std::string* text : {&record.type, &record.uuid, &record.label, &record.part_uuid, &record.obstacle}) {
     PutText(&out, *text);
   }
@@ -69,6 +70,7 @@ Result<PartitionRecord> DecodePartition(std::string_view payload) {
   record.offset = in.Take<uint64_t>();
   record.size = in.Take<uint64_t>();
   record.used_bytes = in.Take<uint64_t>();
+  record.made_sec = in.Take<int64_t>();
   for (std::string* text : {&record.type, &record.uuid, &record.label, &record.part_uuid, &record.obstacle}) {
     *text = TakeShown(in);
   }
@@ -88,6 +90,9 @@ std::string Encode(const EntryRecord& record) {
   Put<uint64_t>(&out, entry.size);
   Put<uint32_t>(&out, entry.rdev_major);
   Put<uint32_t>(&out, entry.rdev_minor);
+  Put<uint64_t>(&out, record.inode);
+  Put<int64_t>(&out, record.ctime_sec);
+  Put<uint32_t>(&out, record.ctime_nsec);
   PutText(&out, record.path);
   PutText(&out, record.target);
   Put<uint32_t>(&out, static_cast<uint32_t>(record.xattrs.size()));
@@ -111,6 +116,9 @@ Result<EntryRecord> DecodeEntryRecord(std::string_view payload) {
   entry.size = in.Take<uint64_t>();
   entry.rdev_major = in.Take<uint32_t>();
   entry.rdev_minor = in.Take<uint32_t>();
+  record.inode = in.Take<uint64_t>();
+  record.ctime_sec = in.Take<int64_t>();
+  record.ctime_nsec = in.Take<uint32_t>();
   record.path = TakeText(in);
   record.target = TakeText(in);
   const uint32_t count = in.Take<uint32_t>();
@@ -121,7 +129,7 @@ Result<EntryRecord> DecodeEntryRecord(std::string_view payload) {
   }
   if (!in.AtEnd() || type < static_cast<uint8_t>(FileType::kRegular) ||
       type > static_cast<uint8_t>(FileType::kSocket) || entry.mode > 07777 || entry.mtime_nsec >= kNanoseconds ||
-      entry.size > kMaxFileSize || !IsCleanPath(record.path)) {
+      record.ctime_nsec >= kNanoseconds || entry.size > kMaxFileSize || !IsCleanPath(record.path)) {
     return Impossible("an impossible entry");
   }
   entry.type = static_cast<FileType>(type);

@@ -39,10 +39,14 @@ struct PartitionRecord {
   std::string type, uuid, label, part_uuid;  // "ext4", "swap", ...; empty: nothing that is known
   std::string obstacle;                      // of an ext filesystem: why this reader does not read it; empty: it does
   uint64_t used_bytes = 0;
+  int64_t made_sec = INT64_MIN;  // when the filesystem was made, by its own word
 };
 struct EntryRecord {
   std::string path, target;
   Entry entry;  // type, mode, owner, mtime, rdev; of a file also size
+  uint64_t inode = 0;  // and ctime; 0: the filesystem has none that would tell a change
+  int64_t ctime_sec = 0;
+  uint32_t ctime_nsec = 0;
   XattrSet xattrs;
 };
 // Bytes of a file that lie in one piece in the filesystem. What no extent covers is zeros.

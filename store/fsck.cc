@@ -11,6 +11,7 @@
 #include "store/reachable.h"
 #include "store/rebuild.h"
 #include "store/rocksdb_tail.h"
+#include "store/source_facts.h"
 
 namespace mirage {
 namespace {
@@ -173,6 +174,7 @@ Result<bool> Checker::Check() {
   TRY(BuildIndex());
   TRY(CompareDatabase());
   TRY(CheckVersions());
+  for (std::string& what : CheckSourceFacts(env_, path_, options_.repair)) Tell(FsckFinding::kNote, std::move(what));
   return true;
 }
 

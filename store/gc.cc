@@ -9,6 +9,7 @@
 #include "store/gc_roots.h"
 #include "store/library_impl.h"
 #include "store/mark.h"
+#include "store/source_facts.h"
 
 namespace mirage {
 namespace {
@@ -512,7 +513,15 @@ Result<GcReport> CollectGarbage(Library& library, const GcOptions& options) {
   const auto lock = FileLock::Acquire(library.env(), library.path() + "/locks/gc", LockMode::kExclusive, 0, "gc");
   if (!lock) return Annotate(lock.error(), "another collection is running");
   ASSIGN_OR_RETURN(StagingDirectory staging, Library::Impl::MakeStaging(library, "gc"));
-  return Collector(library, options, std::move(staging)).Run();
+  auto report = Collector(library, options, std::move(staging)).Run();
+  if (report && !options.dry_run) {
+    const auto snapshot = library.snapshot();
+    SweepSourceFacts(library.env(), library.path(), [&](const std::string& branch) {
+      const auto head = snapshot->Branch(branch);
+      return !head || head->has_value();  // what cannot be looked up stays
+    });
+  }
+  return report;
 }
 
 Status MakeReserve(Env& env, const std::string& library_path) {

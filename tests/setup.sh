@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs, with apt, whatever of Mirage's needs this Debian 12 lacks: to build it, to run it and to test it. Asks
 # nothing, with a terminal or without; does nothing, quickly, when all is there. Only then may it run without root.
-# `setup.sh bench` also installs the programs that mirage-bench-store compares with, `setup.sh fuzz` what
+# `setup.sh bench` also installs the programs that the benchmarks compare with, `setup.sh fuzz` what
 # tests/fuzz/run.sh needs.
 set -eu
 
@@ -14,13 +14,13 @@ esac
 
 build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev librocksdb-dev libyaml-cpp-dev
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev
-  libext2fs-dev libblkid-dev libseccomp-dev"
+  libext2fs-dev libblkid-dev libseccomp-dev libsqlite3-dev"
 run="fuse3 qemu-utils $qemu"
-tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync"
+tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm"
 more=""
 case ${1:-} in
   "") ;;
-  bench) more="restic borgbackup casync bup squashfs-tools" ;;
+  bench) more="restic borgbackup casync bup squashfs-tools guestfish" ;;
   fuzz) more="clang libclang-rt-dev" ;;
   *) echo "usage: setup.sh [bench | fuzz]" >&2; exit 2 ;;
 esac

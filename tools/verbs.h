@@ -10,6 +10,8 @@ Action DeclareImport(Options& options);
 Action DeclareLog(Options& options);
 Action DeclareShow(Options& options);
 Action DeclarePackages(Options& options);
+Action DeclareFind(Options& options);
+Action DeclareDoctor(Options& options);
 Action DeclareLs(Options& options);
 Action DeclareCat(Options& options);
 Action DeclareStat(Options& options);

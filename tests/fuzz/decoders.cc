@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <memory>
 
+#include "indexer/recipe.h"
+#include "indexer/rpm_database.h"
 #include "indexer/tar_stream.h"
 #include "store/encoding.h"
 #include "store/format.h"
@@ -14,6 +16,7 @@
 #include "store/pack.h"
 #include "store/ref_log.h"
 #include "store/revision.h"
+#include "store/source_facts.h"
 #include "tests/testing/memory_objects.h"
 #include "tests/testing/object_samples.h"
 
@@ -302,6 +305,56 @@ std::vector<std::string> RevisionSeeds() {
   return {"debian", "debian/v1", "debian/latest:/etc//passwd", "debian~0~0:.", "@0123abcd", "debian..debian/v1"};
 }
 
+// ---- source facts: a file's blocks, and its index
+
+void RunFactsBlock(std::string_view bytes) {
+  if (const auto rows = DecodeFactsBlock(bytes)) Require(EncodeFactsBlock(*rows) == bytes, kCanonical);
+}
+std::vector<std::string> FactsBlockSeeds() {
+  std::vector<FactsRow> rows{{"", {0, 2, 1'700'000'000, 5}}};
+  for (int i = 0; i < 50; ++i) rows.push_back({fmt::format("etc{}file {:02}", '\0', i), {1, uint64_t{7} << i, -i, 9}});
+  return {EncodeFactsBlock(rows), EncodeFactsBlock({})};
+}
+// A footer alone, a footer behind its index, or an index alone.
+void RunFactsIndex(std::string_view bytes) {
+  if (const auto footer = DecodeFactsFooter(bytes)) Require(EncodeFactsFooter(*footer) == bytes, kCanonical);
+  if (const auto index = DecodeFactsIndex(bytes)) Require(EncodeFactsIndex(*index) == bytes, kCanonical);
+}
+std::vector<std::string> FactsIndexSeeds() {
+  const FactsIndex index{{{"uuid 1", 0, 5}, {"", INT64_MIN, INT64_MAX}}, {{0, 1, 100, ""}, {100, 2, 7, "etc"}}};
+  return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), 107, 99, 3})};
+}
+
+// ---- rpm databases, recipes
+
+void RunRpmHeader(std::string_view bytes) {
+  if (const auto package = ParseRpmHeader(bytes)) Require(!package->name.empty(), "a package has a name");
+}
+std::vector<std::string> RpmHeaderSeeds() {
+  const auto number = [](uint32_t n) {
+    return std::string{static_cast<char>(n >> 24), static_cast<char>(n >> 16), static_cast<char>(n >> 8),
+                       static_cast<char>(n)};
+  };
+  const auto tag = [&](uint32_t id, uint32_t type, uint32_t at) {
+    return number(id) + number(type) + number(at) + number(1);
+  };
+  return {number(4) + number(10) + tag(1000, 6, 0) + tag(1001, 6, 2) + tag(1002, 6, 4) + tag(1003, 4, 6) +
+          std::string("a\0001\0002\0", 6) + number(3)};
+}
+
+void RunRecipe(std::string_view bytes) {
+  const auto recipe = ParseRecipe(bytes, "recipe.yaml", "/r");
+  if (!recipe) return;
+  for (const RecipeEntry& entry : *recipe) {
+    Require(entry.options.source.starts_with('/') && CheckBranchName(entry.options.branch).has_value(),
+            "an image has a source and a branch");
+  }
+}
+std::vector<std::string> RecipeSeeds() {
+  return {"defaults: {exclude: [/tmp/*]}\nimages:\n  - source: a\n    version: b/v1\n    message: |\n      m\n",
+          "images: [{source: /a, version: b, reader: direct, paranoid: false}]\n"};
+}
+
 // ---- the appliance's tar stream
 
 void RunTar(std::string_view bytes) {
@@ -371,6 +424,10 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"format", RunFormat, FormatSeeds},
       {"policy", RunPolicy, PolicySeeds},
       {"revision", RunRevision, RevisionSeeds},
+      {"facts_block", RunFactsBlock, FactsBlockSeeds},
+      {"facts_index", RunFactsIndex, FactsIndexSeeds},
+      {"rpm_header", RunRpmHeader, RpmHeaderSeeds},
+      {"recipe", RunRecipe, RecipeSeeds},
       {"tar_stream", RunTar, TarSeeds},
   };
   return kTargets;

@@ -229,7 +229,7 @@ TEST_F(DirectImportTest, MountsWhatTheFstabNames) {
   EXPECT_EQ(report.omissions,
             (std::vector<std::string>{
                 "/dev/sda7 (ext4) is not mounted by the system's fstab and was not read",
-                "the installed packages could not be listed: the direct reader knows dpkg's list alone"}));
+                "the installed packages could not be listed: the direct reader knows dpkg's and rpm's lists alone"}));
   const TreeReader reader(library_);
   EXPECT_FALSE(reader.Find(manifest.root, "/boot/hidden"));
   EXPECT_TRUE(reader.Find(manifest.root, "/srv/seen"));

@@ -1,0 +1,141 @@
+#include "indexer/known_files.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mirage {
+namespace {
+
+constexpr size_t kNotedBytes = 8 << 20;  // in memory
+constexpr int64_t kTickSec = 2;          // FAT's, the coarsest clock of a filesystem
+
+std::string Pack(const FileFacts& facts) { return {reinterpret_cast<const char*>(&facts), sizeof facts}; }
+
+}  // namespace
+
+KnownFiles::KnownFiles(Library& library, const Transaction& transaction, const std::vector<std::string>& branches)
+    : library_(library), transaction_(transaction), noted_(library.env(), transaction.directory(), "noted", kNotedBytes) {
+  for (const std::string& branch : branches) {
+    if (Open(branch)) break;
+    facts_.reset();
+    lease_.reset();
+  }
+}
+KnownFiles::~KnownFiles() = default;
+
+bool KnownFiles::Open(const std::string& branch) {
+  auto facts = SourceFactsReader::Open(library_.env(), SourceFactsPath(library_.path(), branch));
+  if (!facts) return false;
+  facts_ = std::move(*facts);
+  // The version's contents must outlast this import, and be there for the snapshot that it began on.
+  auto lease = library_.Lease(facts_->manifest());
+  if (!lease || !CheckContents(transaction_.base(), facts_->manifest())) return false;
+  const auto manifest = ReadManifest(transaction_.base(), facts_->manifest());
+  if (!manifest) return false;
+  lease_.emplace(std::move(*lease));
+  root_ = manifest->root;
+  reader_.emplace(library_.shared_from_this());
+  return true;
+}
+
+std::optional<uint32_t> KnownFiles::AddFilesystem(SourceFilesystem filesystem) {
+  if (filesystems_.size() == kMaxFactsFilesystems || filesystem.identity.size() > kMaxIdentityBytes) return std::nullopt;
+  Filesystem added;
+  if (facts_) {
+    const auto& known = facts_->filesystems();
+    for (uint32_t i = 0; i < known.size() && !added.before; ++i) {
+      if (known[i].identity == filesystem.identity) added.before = i;
+    }
+  }
+  added.source = std::move(filesystem);
+  filesystems_.push_back(std::move(added));
+  return static_cast<uint32_t>(filesystems_.size() - 1);
+}
+
+bool KnownFiles::IsTrusted(const FactsFilesystem& filesystem, const Entry& now, const FileFacts& facts) const {
+  return facts.ctime_sec > filesystem.after_sec && facts.ctime_sec < filesystem.before_sec &&
+         now.mtime_sec < filesystem.before_sec;
+}
+
+std::optional<Entry> KnownFiles::Find(const std::string& path, const Entry& now, uint64_t size,
+                                      const FileFacts& facts) {
+  Filesystem& filesystem = filesystems_.at(facts.filesystem);
+  filesystem.newest_sec = std::max(filesystem.newest_sec, facts.ctime_sec);
+  if (!failed_ && !noted_.Add(noted_.Ticket(), path, Pack(facts))) failed_ = true;
+  if (!filesystem.before) return std::nullopt;
+  auto known = facts_->Find(path);
+  if (!known || known->filesystem != *filesystem.before) return std::nullopt;
+  known->filesystem = facts.filesystem;
+  if (*known != facts || !IsTrusted(facts_->filesystems()[*filesystem.before], now, facts)) return std::nullopt;
+  auto entry = Lookup(path);
+  if (!entry || entry->type != now.type || entry->mode != now.mode || entry->uid != now.uid || entry->gid != now.gid ||
+      entry->mtime_sec != now.mtime_sec || entry->mtime_nsec != now.mtime_nsec ||
+      entry->rdev_major != now.rdev_major || entry->rdev_minor != now.rdev_minor) {
+    return std::nullopt;
+  }
+  if (entry->is_directory()) {
+    entry->id = {};
+    entry->size = 0;
+  } else if ((entry->type == FileType::kRegular || entry->type == FileType::kSymlink) && entry->size != size) {
+    return std::nullopt;
+  }
+  return entry;
+}
+
+std::optional<Entry> KnownFiles::Lookup(const std::string& path) {
+  if (path.empty()) return root_;
+  const size_t slash = path.rfind('/');
+  const std::string directory = slash == std::string::npos ? "" : path.substr(0, slash);
+  if (directory_ != directory) {
+    directory_ = directory;
+    const auto found = reader_->Find(root_, "/" + directory);
+    directory_tree_ = found && found->is_directory() ? found->id : ObjectId();
+  }
+  if (directory_tree_.IsZero()) return std::nullopt;
+  auto entry = reader_->Lookup(directory_tree_, slash == std::string::npos ? path : path.substr(slash + 1));
+  return entry ? *entry : std::nullopt;
+}
+
+void KnownFiles::BeginWrite() {
+  if (failed_ || filesystems_.empty()) return;
+  auto writer = SourceFactsWriter::Create(library_.env(), transaction_.directory() + "/facts");
+  if (!writer) return;
+  writer_ = std::move(*writer);
+  cursor_.emplace(noted_);
+  const auto next = cursor_->Next();
+  more_ = next && *next;
+}
+
+void KnownFiles::Write(const std::string& path) {
+  if (!writer_ || !more_) return;
+  const std::string key = CanonicalKey(path);
+  while (more_ && cursor_->key() < key) {
+    const auto next = cursor_->Next();
+    if (!next) writer_.reset();
+    more_ = next && *next;
+  }
+  if (!writer_ || !more_ || cursor_->key() != key) return;
+  FileFacts facts;
+  std::memcpy(&facts, cursor_->value().data(), sizeof facts);
+  if (!writer_->Add(path, facts)) writer_.reset();
+}
+
+void KnownFiles::EndWrite() {
+  cursor_.reset();
+  if (!writer_) return;
+  std::vector<FactsFilesystem> filesystems;
+  for (const Filesystem& filesystem : filesystems_) {
+    const int64_t clock = filesystem.source.clock_sec.value_or(filesystem.newest_sec);
+    filesystems.push_back({filesystem.source.identity, filesystem.source.made_sec,
+                           clock < INT64_MIN + kTickSec ? INT64_MIN : clock - kTickSec});
+  }
+  if (!writer_->Finish(filesystems)) writer_.reset();
+}
+
+void KnownFiles::Keep(const std::string& branch, const ObjectId& manifest) {
+  if (!writer_) return;
+  (void)writer_->Keep(library_.path(), branch, manifest);
+  writer_.reset();
+}
+
+}  // namespace mirage

@@ -1,0 +1,64 @@
+// What an import knows of its source's files from the import before, and what the next one will know of them
+// (store/source_facts.h). Not thread-safe.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "indexer/image_source.h"
+#include "indexer/path_spool.h"
+#include "store/library.h"
+#include "store/tree_reader.h"
+
+namespace mirage {
+
+class KnownFiles {
+ public:
+  // `branches`: whose facts are looked for; the first that has some of a version whose contents are still there gives them. None:
+  // every file is read, and the facts are kept all the same.
+  KnownFiles(Library& library, const Transaction& transaction, const std::vector<std::string>& branches);
+  ~KnownFiles();
+
+  std::optional<uint32_t> AddFilesystem(SourceFilesystem filesystem);
+  // Notes the facts. The entry of the version before, if all says that this is the same; of a directory without what is in it.
+  std::optional<Entry> Find(const std::string& path, const Entry& now, uint64_t size, const FileFacts& facts);
+
+  // The facts of those paths that are in the version, to be called in canonical order. Whatever fails here costs the next
+  // import time, nothing else.
+  void BeginWrite();
+  void Write(const std::string& path);
+  void EndWrite();
+  // Once the version is there.
+  void Keep(const std::string& branch, const ObjectId& manifest);
+
+ private:
+  struct Filesystem {
+    SourceFilesystem source;
+    int64_t newest_sec = INT64_MIN;   // ctime
+    std::optional<uint32_t> before;   // which of the last import's it is
+  };
+  bool Open(const std::string& branch);
+  bool IsTrusted(const FactsFilesystem& filesystem, const Entry& now, const FileFacts& facts) const;
+  std::optional<Entry> Lookup(const std::string& path);
+
+  Library& library_;
+  const Transaction& transaction_;
+  PathSpool noted_;
+  bool failed_ = false;  // facts could not be noted
+  std::vector<Filesystem> filesystems_;
+  // Of the version before.
+  std::unique_ptr<SourceFactsReader> facts_;
+  std::optional<VersionLease> lease_;
+  std::optional<TreeReader> reader_;
+  Entry root_;
+  std::optional<std::string> directory_;  // the last one that was looked in, and its tree; zero: there is none
+  ObjectId directory_tree_;
+
+  std::unique_ptr<SourceFactsWriter> writer_;
+  std::optional<PathSpool::Cursor> cursor_;
+  bool more_ = false;
+};
+
+}  // namespace mirage

@@ -1,0 +1,185 @@
+#include "indexer/path_spool.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace mirage {
+namespace {
+
+constexpr size_t kReadBytes = 256 << 10;
+constexpr size_t kWriteBytes = 1 << 20;
+
+// Scratch bytes of this process alone: host order, no versions.
+template <typename T>
+void Put(std::string& out, const T& value) {
+  out.append(reinterpret_cast<const char*>(&value), sizeof value);
+}
+template <typename T>
+void Take(std::string_view& in, T& value) {
+  std::memcpy(&value, in.data(), sizeof value);
+  in.remove_prefix(sizeof value);
+}
+
+}  // namespace
+
+std::string CanonicalKey(std::string_view path) {
+  std::string key(path);
+  std::replace(key.begin(), key.end(), '/', '\0');
+  return key;
+}
+
+// Reads a run from its start; `record` is the one it stands at.
+class PathSpool::RunReader {
+ public:
+  static Result<std::unique_ptr<RunReader>> Open(Env& env, const std::string& path) {
+    auto reader = std::make_unique<RunReader>();
+    ASSIGN_OR_RETURN(reader->file_, env.Open(path, OpenMode::kRead));
+    return reader;
+  }
+  // False at the end.
+  Result<bool> Next() {
+    constexpr size_t kHeader = 2 * sizeof(uint32_t) + sizeof(uint64_t);
+    TRY(Fill(kHeader));
+    if (buffer_.size() == start_) return false;
+    if (buffer_.size() - start_ < kHeader) return Fail(EIO, "scratch file of paths: it ends too early");
+    std::string_view header(buffer_.data() + start_, kHeader);
+    uint32_t key_bytes, value_bytes;
+    Take(header, key_bytes);
+    Take(header, value_bytes);
+    Take(header, record.ticket);
+    TRY(Fill(kHeader + key_bytes + value_bytes));
+    if (buffer_.size() - start_ < kHeader + key_bytes + value_bytes) {
+      return Fail(EIO, "scratch file of paths: it ends too early");
+    }
+    record.key.assign(buffer_, start_ + kHeader, key_bytes);
+    record.value.assign(buffer_, start_ + kHeader + key_bytes, value_bytes);
+    start_ += kHeader + key_bytes + value_bytes;
+    return true;
+  }
+  Record record;
+
+ private:
+  Status Fill(size_t need) {
+    while (buffer_.size() - start_ < need) {
+      buffer_.erase(0, start_);
+      start_ = 0;
+      std::string more;
+      TRY(file_->ReadAt(offset_, std::max(kReadBytes, need), &more));
+      if (more.empty()) return {};
+      offset_ += more.size();
+      buffer_ += more;
+    }
+    return {};
+  }
+  std::unique_ptr<File> file_;
+  std::string buffer_;
+  size_t start_ = 0;
+  uint64_t offset_ = 0;
+};
+
+PathSpool::PathSpool(Env& env, std::string directory, std::string name, size_t memory_bytes)
+    : env_(env), directory_(std::move(directory)), name_(std::move(name)), memory_limit_(memory_bytes) {}
+
+void PathSpool::Sort(std::vector<Record>& records) {
+  std::sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
+    const int order = a.key.compare(b.key);  // char_traits<char> compares as unsigned bytes
+    return order != 0 ? order < 0 : a.ticket < b.ticket;
+  });
+}
+
+Status PathSpool::Add(uint64_t ticket, std::string_view path, std::string value) {
+  std::string key = CanonicalKey(path);
+  std::lock_guard lock(mutex_);
+  memory_bytes_ += key.capacity() + value.capacity() + sizeof(Record);
+  records_.push_back({std::move(key), ticket, std::move(value)});
+  return memory_bytes_ > memory_limit_ ? Spill() : Status{};
+}
+
+Status PathSpool::Spill() {
+  Sort(records_);
+  const std::string path = fmt::format("{}/{}.{}", directory_, name_, runs_.size());
+  ASSIGN_OR_RETURN(auto file, env_.Open(path, OpenMode::kCreate));
+  std::string out;
+  uint64_t offset = 0;
+  for (const Record& record : records_) {
+    Put(out, static_cast<uint32_t>(record.key.size()));
+    Put(out, static_cast<uint32_t>(record.value.size()));
+    Put(out, record.ticket);
+    out += record.key;
+    out += record.value;
+    if (out.size() >= kWriteBytes) {
+      TRY(file->WriteAt(offset, out));
+      offset += out.size();
+      out.clear();
+    }
+  }
+  TRY(file->WriteAt(offset, out));
+  runs_.push_back(path);
+  records_.clear();
+  memory_bytes_ = 0;
+  return {};
+}
+
+PathSpool::Cursor::Cursor(PathSpool& spool) : spool_(spool) {}
+PathSpool::Cursor::~Cursor() = default;
+
+namespace {
+constexpr auto kLater = [](const auto& a, const auto& b) {
+  const int order = a->record.key.compare(b->record.key);
+  return order != 0 ? order > 0 : a->record.ticket > b->record.ticket;
+};
+}  // namespace
+
+Status PathSpool::Cursor::Open() {
+  open_ = true;
+  Sort(spool_.records_);
+  for (const std::string& run : spool_.runs_) {
+    ASSIGN_OR_RETURN(auto reader, RunReader::Open(spool_.env_, run));
+    ASSIGN_OR_RETURN(const bool any, reader->Next());
+    if (any) readers_.push_back(std::move(reader));
+  }
+  std::make_heap(readers_.begin(), readers_.end(), kLater);
+  ASSIGN_OR_RETURN(more_, Pull(&pending_));
+  return {};
+}
+
+Result<bool> PathSpool::Cursor::Pull(Record* record) {
+  const auto& memory = spool_.records_;
+  const bool in_memory = next_in_memory_ < memory.size();
+  if (!in_memory && readers_.empty()) return false;
+  bool from_memory = in_memory;
+  if (in_memory && !readers_.empty()) {
+    const Record& a = memory[next_in_memory_];
+    const Record& b = readers_.front()->record;
+    const int order = a.key.compare(b.key);
+    from_memory = order != 0 ? order < 0 : a.ticket < b.ticket;
+  }
+  if (from_memory) {
+    *record = memory[next_in_memory_++];
+    return true;
+  }
+  std::pop_heap(readers_.begin(), readers_.end(), kLater);
+  *record = readers_.back()->record;
+  ASSIGN_OR_RETURN(const bool more, readers_.back()->Next());
+  if (more) {
+    std::push_heap(readers_.begin(), readers_.end(), kLater);
+  } else {
+    readers_.pop_back();
+  }
+  return true;
+}
+
+Result<bool> PathSpool::Cursor::Next() {
+  if (!open_) TRY(Open());
+  if (!more_) return false;
+  // The last of those with one path holds.
+  do {
+    std::swap(current_, pending_);
+    ASSIGN_OR_RETURN(more_, Pull(&pending_));
+  } while (more_ && pending_.key == current_.key);
+  path_ = current_.key;
+  std::replace(path_.begin(), path_.end(), '\0', '/');
+  return true;
+}
+
+}  // namespace mirage

@@ -1,0 +1,122 @@
+#include "indexer/sparse_file.h"
+
+#include <guestfs.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <memory>
+
+namespace mirage {
+namespace {
+
+constexpr int kPieceBytes = 2 << 20;  // an answer holds 4 MiB
+constexpr uint64_t kHolePieceBytes = 64 << 20;
+
+struct Freer {
+  void operator()(char* text) const { std::free(text); }
+};
+
+std::string Quote(std::string_view text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\'') {
+      out += "'\\''";
+    } else {
+      out += c;
+    }
+  }
+  return out + "'";
+}
+
+std::string_view TakeNumber(std::string_view text, uint64_t& value) {
+  text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() ? text.substr(static_cast<size_t>(end - text.data())) : std::string_view();
+}
+
+// libguestfs has no call that tells where a file has holes. Its shell in the appliance has filefrag; it is told the file
+// by a descriptor, so that a name cannot speak in what it prints.
+std::vector<DataRange> FindData(guestfs_h* g, const std::string& place, uint64_t size) {
+  const std::string command = "filefrag -v -b1 /proc/self/fd/0 < " + Quote("/sysroot" + place);
+  char* arguments[] = {const_cast<char*>(command.c_str()), nullptr};
+  guestfs_push_error_handler(g, nullptr, nullptr);
+  const std::unique_ptr<char, Freer> text(guestfs_debug(g, "sh", arguments));
+  guestfs_pop_error_handler(g);
+  std::optional<std::vector<DataRange>> ranges;
+  if (text) ranges = ParseFilefrag(text.get());
+  return ranges ? *ranges : std::vector<DataRange>{{0, size}};
+}
+
+}  // namespace
+
+std::optional<std::vector<DataRange>> ParseFilefrag(std::string_view text) {
+  std::vector<DataRange> ranges;
+  bool table = false, end = false;
+  // A file without data has no table: "NAME: 0 extents found".
+  if (text.ends_with(": 0 extents found\n") && text.find("\n ext:") == std::string_view::npos) return ranges;
+  while (!text.empty()) {
+    std::string_view line = text.substr(0, std::min(text.find('\n'), text.size()));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    if (line.starts_with(" ext:")) {
+      table = true;
+      continue;
+    }
+    if (!table || end) continue;
+    if (line.find(" found") != std::string_view::npos) {  // "NAME: 3 extents found"
+      end = true;
+      continue;
+    }
+    // "   0:     4096..    8191:     40960..     45055:   4096:    40960: last,unwritten,eof"
+    uint64_t number = 0, first = 0, last = 0;
+    line = TakeNumber(line, number);
+    if (!line.starts_with(':') || number != ranges.size()) return std::nullopt;
+    line = TakeNumber(line.substr(1), first);
+    if (!line.starts_with("..")) return std::nullopt;
+    line = TakeNumber(line.substr(2), last);
+    if (!line.starts_with(':') || last < first) return std::nullopt;
+    if (!ranges.empty() && first < ranges.back().first + ranges.back().second) return std::nullopt;
+    // An unwritten one keeps its place, so that numbers go on, but holds nothing.
+    const bool unwritten = line.substr(line.rfind(':')).find("unwritten") != std::string_view::npos;
+    ranges.emplace_back(first, unwritten ? 0 : last - first + 1);
+  }
+  if (!end) return std::nullopt;
+  std::erase_if(ranges, [](const DataRange& range) { return range.second == 0; });
+  return ranges;
+}
+
+Status ReadSparseFile(Appliance& appliance, const std::string& directory, const std::string& prefix,
+                      const SparseFile& file, ImportSink& sink) {
+  const std::string path = prefix.empty() ? file.name : prefix + "/" + file.name;
+  const std::string place = (directory == "/" ? "" : directory) + "/" + file.name;
+  uint64_t at = 0;
+  const auto to = [&](uint64_t end) -> Status {
+    while (at < end) {
+      const uint64_t piece = std::min(end - at, kHolePieceBytes);
+      TRY(sink.AppendHole(piece));
+      at += piece;
+    }
+    return {};
+  };
+  TRY(sink.BeginFile(path, file.entry, file.xattrs));
+  for (const auto& [begin, length] : FindData(appliance.handle(), place, file.size)) {
+    if (begin >= file.size) break;
+    TRY(to(begin));
+    const uint64_t end = begin + std::min(length, file.size - begin);
+    while (at < end) {
+      if (appliance.interrupted()) return Fail(EINTR, "interrupted; the library is as it was");
+      size_t got = 0;
+      const int wanted = static_cast<int>(std::min<uint64_t>(end - at, kPieceBytes));
+      const std::unique_ptr<char, Freer> bytes(
+          guestfs_pread(appliance.handle(), place.c_str(), wanted, static_cast<int64_t>(at), &got));
+      if (!bytes) return appliance.Failed(fmt::format("/{} cannot be read", path));
+      if (got == 0 || got > static_cast<size_t>(wanted)) return Fail(EIO, "/{} is shorter than its size", path);
+      TRY(sink.AppendFile(std::string_view(bytes.get(), got)));
+      at += got;
+    }
+  }
+  TRY(to(file.size));
+  return sink.EndFile();
+}
+
+}  // namespace mirage
