@@ -36,6 +36,10 @@ class ImportSink {
   // Another name of what was added before under `first`: the same entry, and one hard-link group with it.
   virtual Status AddLink(std::string path, std::string first) = 0;
 
+  // An entry as a version of this library has it, with its content and attributes, but of a directory not what is in it.
+  // The caller keeps that version from being collected.
+  virtual Status AddStored(std::string path, Entry entry) = 0;
+
   // What is to be expected in all, for the progress bar; 0: unknown.
   virtual void Expect(uint64_t bytes) = 0;
   // What the source is doing before the first entry comes: "starting the appliance".
@@ -50,7 +54,9 @@ class ImportSink {
 struct SourceDescription {
   std::vector<Disk> disks;
   std::vector<Mount> mounts;   // sorted by path
-  std::string inspection;      // canonical JSON; empty: none
+  std::string inspection;      // canonical JSON; empty: it is made of the files that came, where they tell of a system
+  std::string os, arch;        // what the source says of such a system; empty: nothing
+  std::string container;       // what a container image says of how it is run: a JSON object; empty: none
   double appliance_seconds = 0;
 };
 
