@@ -160,7 +160,7 @@ Status CheckRaw(const ImageFile& file, std::string_view head) {
 
 Result<std::string> DetectDiskFormat(const std::string& path, const std::string& requested) {
   if (!requested.empty() && requested != "raw" && requested != "qcow2") {
-    return Fail(EINVAL, "format {} is not known; use raw, qcow2, tar or directory", requested);
+    return Fail(EINVAL, "format {} is not known; use raw, qcow2, tar, oci, docker or directory", requested);
   }
   ASSIGN_OR_RETURN(const ImageFile file, ImageFile::Open(path));
   if (file.size() == 0) return Fail(EINVAL, "the file is empty; it is no disk image");

@@ -64,6 +64,10 @@ class ImportSink {
   // (and of a directory what is in it).
   virtual Status AddUnchanged(std::string /*path*/, const XattrSet* /*xattrs*/) { return Fail(ENOSYS, "not kept"); }
 
+  // An entry as a version of this library has it, with its content and attributes, but of a directory not what is in it.
+  // The caller keeps that version from being collected.
+  virtual Status AddStored(std::string path, Entry entry) = 0;
+
   // What is to be expected in all, for the progress bar; 0: unknown.
   virtual void Expect(uint64_t bytes) = 0;
   // What the source is doing before the first entry comes: "starting the appliance".
@@ -78,7 +82,9 @@ class ImportSink {
 struct SourceDescription {
   std::vector<Disk> disks;
   std::vector<Mount> mounts;   // sorted by path
-  std::string inspection;      // canonical JSON; empty: none
+  std::string inspection;      // canonical JSON; empty: it is made of the files that came, where they tell of a system
+  std::string os, arch;        // what the source says of such a system; empty: nothing
+  std::string container;       // what a container image says of how it is run: a JSON object; empty: none
   double appliance_seconds = 0, inspection_seconds = 0;  // of a disk that is read through the appliance
 };
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <unordered_map>
 
+#include "indexer/container_source.h"
 #include "indexer/direct_source.h"
 #include "indexer/directory_source.h"
 #include "indexer/disk_format.h"
@@ -19,6 +20,7 @@
 #include "indexer/guestfs_source.h"
 #include "indexer/known_files.h"
 #include "indexer/progress.h"
+#include "indexer/system_files.h"
 #include "indexer/tar_source.h"
 #include "store/revision.h"
 #include "store/tree_writer.h"
@@ -66,16 +68,20 @@ class Importer final : public ImportSink {
   Status AddFile(std::string path, Entry entry, const XattrSet& xattrs, std::string bytes) override {
     TRY(Begin(entry, xattrs));
     progress_.Count(0, bytes.size());
+    NoteFile(path);
+    NoteBytes(bytes);
     return transaction_.contents().Put(std::move(bytes), Done(spool_.Ticket(), std::move(path), std::move(entry)));
   }
 
   Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) override {
     TRY(Begin(entry, xattrs));
+    NoteFile(path);
     return transaction_.contents().Begin(Done(spool_.Ticket(), std::move(path), std::move(entry)));
   }
   Status AppendFile(std::string_view bytes) override {
     TRY(CheckInterrupted());
     progress_.Count(0, bytes.size());
+    NoteBytes(bytes);
     return transaction_.contents().Append(bytes);
   }
   Status AppendHole(uint64_t length) override {
@@ -97,6 +103,7 @@ class Importer final : public ImportSink {
   }
   bool Unchanged(const std::string& path, const Entry& entry, uint64_t size, const FileFacts& facts) override {
     before_ = known_.Find(path, entry, size, facts);
+    if (IsSystemFile(path)) before_.reset();  // its bytes tell of the system, and must come
     return before_.has_value();
   }
   Status AddUnchanged(std::string path, const XattrSet* xattrs) override {
@@ -107,6 +114,17 @@ class Importer final : public ImportSink {
     if (entry.type == FileType::kRegular) {
       progress_.Count(0, entry.size);
       if (entry.size > 0 && !Excluded(path)) ++unchanged_;
+    }
+    return spool_.Add(spool_.Ticket(), path, entry);
+  }
+
+  Status AddStored(std::string path, Entry entry) override {
+    TRY(CheckInterrupted());
+    TRY(FirstError());
+    progress_.Count(1, entry.type == FileType::kRegular ? entry.size : 0);
+    if (entry.is_directory()) {  // it may hold other entries here
+      entry.id = {};
+      entry.size = 0;
     }
     return spool_.Add(spool_.Ticket(), path, entry);
   }
@@ -167,6 +185,20 @@ class Importer final : public ImportSink {
     return result;
   }
 
+  // The inspection object of a source that looked for no system itself; empty: there is nothing to say.
+  std::string DescribeSystem(const SourceDescription& source) {
+    bool found = false, packages = false;
+    SystemDescription system = system_files_.Describe(found, packages);
+    if (!found && !packages && source.os.empty() && source.container.empty()) return {};
+    if (system.type == "unknown" && !source.os.empty()) system.type = source.os;
+    if (system.arch == "unknown" && !source.arch.empty()) system.arch = source.arch;
+    system.container = source.container;
+    if (found && !packages) {
+      Omit("the installed packages could not be listed: there is no list of dpkg's or apk's");
+    }
+    return EncodeSystem(std::move(system));
+  }
+
   std::vector<std::string> TakeOmissions() {
     if (more_omissions_ > 0) omissions_.push_back(fmt::format("and {} more of the kind", more_omissions_));
     return std::move(omissions_);
@@ -176,6 +208,17 @@ class Importer final : public ImportSink {
   Status CheckInterrupted() const {
     if (interrupted_ != nullptr && interrupted_->load()) return Fail(EINTR, "interrupted; the library is as it was");
     return {};
+  }
+
+  // What tells of the system is looked at while it passes.
+  void NoteFile(const std::string& path) {
+    noted_.clear();
+    if (!IsSystemFile(path) || Excluded(path)) return;
+    noted_ = path;
+    system_files_.Begin(path);
+  }
+  void NoteBytes(std::string_view bytes) {
+    if (!noted_.empty()) system_files_.Add(noted_, bytes);
   }
 
   // What all kinds of entries have in common.
@@ -245,6 +288,8 @@ class Importer final : public ImportSink {
   EntrySpool spool_;
   std::map<std::string, std::vector<std::string>> links_;  // first name -> the others
   std::unordered_map<std::string, ObjectId> xattr_ids_;    // by encoding
+  SystemFiles system_files_;
+  std::string noted_;  // the file that is coming, if it is one of them
   std::vector<std::string> omissions_;
   uint64_t more_omissions_ = 0;
   std::mutex mutex_;
@@ -312,11 +357,60 @@ std::string FirstBytes(const std::string& path) {
   return bytes;
 }
 
-Result<std::unique_ptr<ImageSource>> OpenSource(const Library& library, const ImportOptions& options,
+// What the imports of an image's layers share.
+struct LayerRun {
+  std::shared_ptr<ContainerState> state;
+  size_t layers = 0;              // of the version to be made
+  std::optional<ObjectId> lower;  // the version of one layer less
+};
+
+// Null: it is no container image.
+Result<std::shared_ptr<ContainerState>> OpenContainer(const ImportOptions& options, const std::string& scratch) {
+  const bool asked = options.format == "oci" || options.format == "docker";
+  if (!asked && !options.format.empty()) return nullptr;
+  auto state = std::make_shared<ContainerState>();
+  struct stat st{};
+  if (options.source != "-" && stat(options.source.c_str(), &st) != 0) return FailErrno(errno, options.source);
+  if (S_ISDIR(st.st_mode)) {
+    auto files = ContainerFiles::OpenDirectory(options.source);
+    if (!files && !asked) return nullptr;
+    if (!files) return Fail(EINVAL, "it is no OCI image layout: {}", files.error().message);
+    state->files = std::move(*files);
+  } else {
+    if (!asked && (!S_ISREG(st.st_mode) || !LooksLikeTar(FirstBytes(options.source)))) return nullptr;
+    ContainerFiles::ArchiveOptions archive;
+    archive.path = options.source;
+    archive.scratch = scratch;
+    archive.asked = asked;
+    archive.interrupted = options.interrupted;
+    ASSIGN_OR_RETURN(state->files, ContainerFiles::OpenArchive(archive));
+    if (!state->files) return nullptr;
+  }
+  ASSIGN_OR_RETURN(state->image,
+                   ChooseContainerImage(*state->files, {options.format, options.image, options.platform}));
+  return state;
+}
+
+Result<std::unique_ptr<ImageSource>> OpenSource(Library& library, const ImportOptions& options, LayerRun& run,
                                                 const Exclusion& exclusion, const std::string& scratch,
                                                 const std::function<void(std::string_view)>& say) {
   if (options.reader != "auto" && options.reader != "guestfs" && options.reader != "direct") {
     return Fail(EINVAL, "reader {} is not known; use auto, guestfs or direct", options.reader);
+  }
+  if (!run.state) {
+    ASSIGN_OR_RETURN(run.state, OpenContainer(options, scratch));
+  }
+  if (run.state) {
+    std::optional<ContainerSource::Lower> lower;
+    if (run.lower) {
+      ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(library.objects(), *run.lower));
+      lower = ContainerSource::Lower{library.shared_from_this(), manifest.root};
+    }
+    const size_t layers = options.layers ? run.layers : run.state->image.layers.size();
+    return std::make_unique<ContainerSource>(run.state, layers, std::move(lower), options.interrupted);
+  }
+  if (options.layers || !options.image.empty() || !options.platform.empty()) {
+    return Fail(EINVAL, "it is no container image, which --layers, --image and --platform are for");
   }
   if (options.source == "-") {
     if (options.format.empty() || options.format == "tar") {
@@ -352,7 +446,7 @@ Result<std::unique_ptr<ImageSource>> OpenSource(const Library& library, const Im
   return std::make_unique<GuestfsSource>(std::move(guest));
 }
 
-Result<ImportReport> Run(Library& library, const ImportOptions& options) {
+Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRun& run) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::string> patterns = library.policy().exclude;
   patterns.insert(patterns.end(), options.exclude.begin(), options.exclude.end());
@@ -365,8 +459,11 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
   for (const ObjectId& parent : place.parents) {
     ASSIGN_OR_RETURN(leases.emplace_back(), library.Lease(parent));
   }
+  if (run.lower) {
+    ASSIGN_OR_RETURN(leases.emplace_back(), library.Lease(*run.lower));
+  }
   Progress progress(options.progress_bar, options.say);
-  ASSIGN_OR_RETURN(auto source, OpenSource(library, options, exclusion, transaction->directory(),
+  ASSIGN_OR_RETURN(auto source, OpenSource(library, options, run, exclusion, transaction->directory(),
                                            [&](std::string_view line) { progress.Print(line); }));
 
   ImportReport report;
@@ -390,6 +487,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
       transaction.reset();
       return tl::make_unexpected(std::move(finished).error());
     }
+    if (described->inspection.empty()) described->inspection = importer.DescribeSystem(*described);
     for (const std::string& pattern : exclusion.patterns()) importer.Omit("left out on request: " + pattern);
     const Importer::Tree& tree = *finished;
     manifest.root = tree.root;
@@ -428,15 +526,20 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
 
   manifest.branch = options.branch;
   manifest.message = options.message;
+  const bool last = !options.layers || run.layers == run.state->image.layers.size();
+  if (options.layers && (!last || options.message.empty())) {
+    manifest.message = run.state->image.layers[run.layers - 1].message;
+  }
   std::error_code ignored;
   const auto absolute = std::filesystem::canonical(options.source, ignored);
   manifest.source = absolute.empty() ? options.source : absolute.string();
+  if (run.state && !run.state->image.name.empty()) manifest.source += fmt::format(" ({})", run.state->image.name);
   report.new_bytes = transaction->staged_bytes();
   // Who lost the race for the branch follows the winner: an import is the whole of its source, whatever came between, so
   // nothing of the winner's is overwritten that would not have been, had it come earlier.
   Result<Published> published;
   for (int tries = 1;; ++tries) {
-    NewVersion version{.manifest = manifest, .expected_head = place.head, .tag = options.tag};
+    NewVersion version{.manifest = manifest, .expected_head = place.head, .tag = last ? options.tag : ""};
     version.manifest.parents = place.parents;
     published = transaction->Publish(std::move(version));
     if (published) break;
@@ -461,10 +564,33 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options) {
   return finish();
 }
 
+// A version for each layer, each on top of the one before; the tag and the user's message are the last one's.
+Result<ImportReport> RunLayers(Library& library, const ImportOptions& options) {
+  LayerRun run;
+  ImportReport whole;
+  do {
+    ++run.layers;
+    ImportOptions step = options;
+    if (run.layers > 1) step.parent.clear();
+    step.allow_empty = options.allow_empty || run.layers > 1;
+    ASSIGN_OR_RETURN(ImportReport report, Run(library, step, run));
+    TRY(library.Refresh());
+    run.lower = report.version.manifest;
+    report.layers = std::move(whole.layers);
+    if (report.changed) report.layers.push_back(report.version);
+    report.seconds += whole.seconds;
+    report.new_bytes += whole.new_bytes;
+    report.changed = report.changed || whole.changed;
+    whole = std::move(report);
+  } while (run.layers < run.state->image.layers.size());
+  return whole;
+}
+
 }  // namespace
 
 Result<ImportReport> Import(Library& library, const ImportOptions& options) {
-  auto report = Run(library, options);
+  LayerRun whole;
+  auto report = options.layers ? RunLayers(library, options) : Run(library, options, whole);
   if (report) return report;
   const std::string prefix = "import " + options.source;
   // Some messages begin with the source's own name.

@@ -1,5 +1,6 @@
-// Import: a disk image, a directory or a tar archive becomes the next version of a branch, or nothing at all. Publish is
-// the last step: an import that fails or is interrupted leaves the library as it was.
+// Import: a disk image, a directory, a tar archive or a container image becomes the next version of a branch, or nothing
+// at all. Publish is the last step: an import that fails or is interrupted leaves the library as it was; of an import
+// with `layers` the layers stay that were done.
 #pragma once
 
 #include <atomic>
@@ -14,14 +15,16 @@
 namespace mirage {
 
 struct ImportOptions {
-  std::string source;   // a host path: a directory, a disk image or a tar archive; "-": an archive from standard input
+  std::string source;   // a host path; "-": an archive from standard input
   std::string branch;
   std::string tag;      // empty: the next vN
   std::string message;
   std::string parent;   // a revision; empty: the branch's head, if there is one
-  std::string format;   // "" detect | raw | qcow2 | tar | directory
+  std::string format;   // "" detect | raw | qcow2 | tar | oci | docker | directory
   std::string reader = "auto";  // of a disk: auto | guestfs | direct (IMPORT.md)
   bool paranoid = false;      // read every file, also those that have not changed by all that the source says of them
+  std::string image, platform;  // of a container archive: which image, OS/ARCH[/VARIANT] (container_image.h)
+  bool layers = false;          // of a container image: a version for each layer, the tag for the last
   bool allow_empty = false;   // a version even if nothing changed
   bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
   std::vector<std::string> exclude;  // patterns beside the policy's (exclusion.h): "/var/cache/*"
@@ -30,6 +33,7 @@ struct ImportOptions {
 };
 
 struct ImportReport {
+  std::vector<Published> layers;  // of an import with `layers`: the versions made, the last among them
   bool changed = false;   // false: the parent holds the same tree and links, and no version was made
   Published version;      // the new version, or the parent when nothing changed
   uint64_t files = 0;     // entries below the root

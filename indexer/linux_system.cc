@@ -154,6 +154,25 @@ std::vector<Package> ParseDpkgStatus(std::string_view text) {
   return packages;
 }
 
+std::vector<Package> ParseApkInstalled(std::string_view text) {
+  std::vector<Package> packages;
+  Package package;
+  const auto finish = [&] {
+    if (!package.name.empty() && !package.version.empty()) packages.push_back(package);
+    package = {};
+  };
+  ForEachLine(text, [&](std::string_view line) {
+    if (line.empty()) return finish();
+    if (line.size() < 2 || line[1] != ':') return;
+    const std::string_view value = Trim(line.substr(2));
+    if (line[0] == 'P') package.name = value;
+    if (line[0] == 'V') package.version = value;
+    if (line[0] == 'A') package.arch = value;
+  });
+  finish();
+  return packages;
+}
+
 std::optional<std::string> ElfArchitecture(std::string_view head) {
   if (head.size() < 20 || !head.starts_with("\x7f"
                                             "ELF"))

@@ -23,6 +23,9 @@ void DescribeRelease(std::string_view os_release, std::string_view debian_versio
 // Installed packages of /var/lib/dpkg/status.
 std::vector<Package> ParseDpkgStatus(std::string_view text);
 
+// Those of Alpine's /lib/apk/db/installed.
+std::vector<Package> ParseApkInstalled(std::string_view text);
+
 // libguestfs's word for the machine of an ELF file, given its first 20 bytes or more.
 std::optional<std::string> ElfArchitecture(std::string_view head);
 

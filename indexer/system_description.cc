@@ -16,7 +16,7 @@ std::string EncodeSystem(SystemDescription system) {
                         {"version", std::move(package.version)},
                         {"arch", std::move(package.arch)}});
   }
-  const Json whole = {{"schema", 1},
+  Json whole = {{"schema", 1},
                       {"os",
                        {{"type", system.type},
                         {"distro", system.distro},
@@ -27,6 +27,9 @@ std::string EncodeSystem(SystemDescription system) {
                         {"arch", system.arch}}},
                       {"packages", std::move(packages)},
                       {"mountpoints", Json(system.mountpoints)}};
+  if (Json container = Json::parse(system.container, nullptr, false); container.is_object()) {
+    whole["container"] = std::move(container);
+  }
   return whole.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -49,6 +52,7 @@ Result<SystemDescription> DecodeSystem(std::string_view json) {
       system.packages.push_back({package.at("name"), package.at("version"), package.at("arch")});
     }
     for (const auto& [path, device] : whole.at("mountpoints").items()) system.mountpoints[path] = device;
+    if (const auto container = whole.find("container"); container != whole.end()) system.container = container->dump();
   } catch (const Json::exception&) {
     return Fail(EIO, "an inspection object is damaged");
   }

@@ -2,6 +2,7 @@
 // spaces)
 //   {"mountpoints":{PATH:DEVICE},"os":{"arch","distro","hostname","major","minor","product","type"},
 //    "packages":[{"arch","name","version"}],"schema":1}
+// and of a container image also "container": the `config` object of its configuration (Env, Entrypoint, ...).
 // Words are libguestfs's ("linux", "debian", "x86_64"; "unknown"). Packages are sorted by name, version, architecture;
 // a version is [EPOCH:]VERSION[-RELEASE]. Text that is not UTF-8 comes with replacement characters.
 #pragma once
@@ -25,6 +26,7 @@ struct SystemDescription {
   int major = 0, minor = 0;
   std::vector<Package> packages;
   std::map<std::string, std::string> mountpoints;  // path -> device
+  std::string container;                           // JSON; empty: none
 };
 
 std::string EncodeSystem(SystemDescription system);

@@ -20,7 +20,41 @@ std::string_view ParentOf(std::string_view path) {
   return slash == std::string_view::npos ? std::string_view{} : path.substr(0, slash);
 }
 
+Status AppendHole(uint64_t length, ImportSink& sink) {
+  while (length > 0) {
+    const uint64_t piece = std::min(length, kHolePieceBytes);
+    TRY(sink.AppendHole(piece));
+    length -= piece;
+  }
+  return {};
+}
+
 }  // namespace
+
+Status AddTarMember(TarStream& stream, TarMember& member, std::string path, ImportSink& sink) {
+  if (member.entry.type != FileType::kRegular) {
+    return sink.Add(std::move(path), std::move(member.entry), member.xattrs, std::move(member.target));
+  }
+  if (!member.sparse && member.size <= kWholeFileBytes) {
+    ASSIGN_OR_RETURN(std::string bytes, stream.ReadData(static_cast<size_t>(member.size)));
+    return sink.AddFile(std::move(path), std::move(member.entry), member.xattrs, std::move(bytes));
+  }
+  TRY(sink.BeginFile(std::move(path), std::move(member.entry), member.xattrs));
+  if (!member.sparse) member.pieces = {{0, member.size}};
+  uint64_t at = 0;
+  for (const TarPiece& piece : member.pieces) {
+    TRY(AppendHole(piece.offset - at, sink));
+    for (uint64_t left = piece.length; left > 0;) {
+      ASSIGN_OR_RETURN(const std::string bytes,
+                       stream.ReadData(static_cast<size_t>(std::min<uint64_t>(left, kPieceBytes))));
+      TRY(sink.AppendFile(bytes));
+      left -= bytes.size();
+    }
+    at = piece.offset + piece.length;
+  }
+  TRY(AppendHole(member.size - at, sink));
+  return sink.EndFile();
+}
 
 bool LooksLikeTar(std::string_view head) {
   using namespace std::string_view_literals;
@@ -97,28 +131,8 @@ class TarSource::Unpacking {
     if (member.hard_link) return TakeLink(member);
     kinds_[member.path] = Kind::kOther;
     if (member.text_acl) ++text_acls_;
-    if (member.entry.type != FileType::kRegular) {
-      return sink_.Add(std::move(member.path), std::move(member.entry), member.xattrs, std::move(member.target));
-    }
-    if (!member.sparse && member.size <= kWholeFileBytes) {
-      ASSIGN_OR_RETURN(std::string bytes, stream_.ReadData(static_cast<size_t>(member.size)));
-      return sink_.AddFile(std::move(member.path), std::move(member.entry), member.xattrs, std::move(bytes));
-    }
-    TRY(sink_.BeginFile(std::move(member.path), std::move(member.entry), member.xattrs));
-    if (!member.sparse) member.pieces = {{0, member.size}};
-    uint64_t at = 0;
-    for (const TarPiece& piece : member.pieces) {
-      TRY(AppendHole(piece.offset - at));
-      for (uint64_t left = piece.length; left > 0;) {
-        ASSIGN_OR_RETURN(const std::string bytes,
-                         stream_.ReadData(static_cast<size_t>(std::min<uint64_t>(left, kPieceBytes))));
-        TRY(sink_.AppendFile(bytes));
-        left -= bytes.size();
-      }
-      at = piece.offset + piece.length;
-    }
-    TRY(AppendHole(member.size - at));
-    return sink_.EndFile();
+    std::string path = member.path;
+    return AddTarMember(stream_, member, std::move(path), sink_);
   }
 
   // What a name means: a link to a link is one to what that one links to.
@@ -136,15 +150,6 @@ class TarSource::Unpacking {
     firsts_[member.path] = first;
     linked_.insert(first);
     return sink_.AddLink(std::move(member.path), std::move(first));
-  }
-
-  Status AppendHole(uint64_t length) {
-    while (length > 0) {
-      const uint64_t piece = std::min(length, kHolePieceBytes);
-      TRY(sink_.AppendHole(piece));
-      length -= piece;
-    }
-    return {};
   }
 
   TarStream& stream_;

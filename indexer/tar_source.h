@@ -7,6 +7,7 @@
 #include <string>
 
 #include "indexer/image_source.h"
+#include "indexer/tar_stream.h"
 
 namespace mirage {
 
@@ -22,6 +23,9 @@ class TarSource final : public ImageSource {
   const std::string path_;
   const std::atomic<bool>* const interrupted_;
 };
+
+// Gives the stream's current member, anything but a hard link, and its data to the sink under `path`.
+Status AddTarMember(TarStream& stream, TarMember& member, std::string path, ImportSink& sink);
 
 // Whether a file is a tar archive, or is compressed as one may be, by its first bytes.
 bool LooksLikeTar(std::string_view head);

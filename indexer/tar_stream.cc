@@ -307,11 +307,21 @@ Result<std::string> TarStream::ReadData(size_t limit) {
 }
 
 Status TarStream::SkipData() {
+  if (skip_) {
+    TRY(skip_(data_left_ + padding_));
+    data_left_ = padding_ = 0;
+    return {};
+  }
   while (data_left_ > 0) {
     if (auto piece = ReadData(kSkipBytes); !piece) return tl::make_unexpected(std::move(piece).error());
   }
   std::array<char, kBlockBytes> padding;
-  TRY(ReadExactly(padding.data(), static_cast<size_t>(padding_)));
+  while (padding_ > 0) {
+    ASSIGN_OR_RETURN(const size_t n, source_(padding.data(), static_cast<size_t>(padding_)));
+    if (n == 0 && !end_needed_) break;
+    if (n == 0) return Damaged("it ends too early");
+    padding_ -= n;
+  }
   padding_ = 0;
   return {};
 }
@@ -323,7 +333,10 @@ Result<std::optional<TarMember>> TarStream::Next() {
   char type;
   int64_t size;
   for (;;) {
-    TRY(ReadExactly(header.data(), header.size()));
+    ASSIGN_OR_RETURN(const size_t n, source_(header.data(), header.size()));
+    if (n == 0 && !end_needed_) return std::nullopt;
+    if (n == 0) return Damaged("it ends too early");
+    TRY(ReadExactly(header.data() + n, header.size() - n));
     if (std::all_of(header.begin(), header.end(), [](char c) { return c == 0; })) return std::nullopt;
     if (std::memcmp(header.data() + kMagicOffset, "ustar", 5) != 0 || !ChecksumHolds(header)) {
       return Damaged("a header does not check");

@@ -37,7 +37,13 @@ class TarStream {
  public:
   // Fills the buffer as far as it can; 0 at the end.
   using Source = std::function<Result<size_t>(char* out, size_t size)>;
-  explicit TarStream(Source source) : source_(std::move(source)) {}
+  // Leaves out so many bytes, for a source that can do so without reading them.
+  using Skip = std::function<Status(uint64_t size)>;
+  explicit TarStream(Source source, Skip skip = {}) : source_(std::move(source)), skip_(std::move(skip)) {}
+
+  // The stream may end behind a member's data, without its padding and the blocks of zeros, as layers made by `umoci
+  // insert` do: their digests tell that nothing is missing.
+  void AllowMissingEnd() { end_needed_ = false; }
 
   // The next member, or nothing at the archive's end. Data that was not read is skipped. EIO: not a tar stream, or it
   // ends too early.
@@ -56,6 +62,8 @@ class TarStream {
   Status CheckSparse(const TarMember& member) const;
 
   Source source_;
+  Skip skip_;
+  bool end_needed_ = true;
   uint64_t data_left_ = 0, padding_ = 0;
 };
 

@@ -16,7 +16,7 @@ build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxx
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev
   libext2fs-dev libblkid-dev libseccomp-dev libsqlite3-dev"
 run="fuse3 qemu-utils $qemu"
-tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm"
+tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm umoci"
 more=""
 case ${1:-} in
   "") ;;

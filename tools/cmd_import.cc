@@ -50,7 +50,12 @@ void PrintReport(Session& session, const ImportReport& report) {
                                       [](const Disk& disk) { return disk.skeleton.IsZero(); });
     json["omissions"] = Json::array();
     for (const std::string& omission : report.omissions) json["omissions"].push_back(EscapeBytes(omission));
+    for (const Published& layer : report.layers) json["layers"].push_back(layer.branch + "/" + layer.tag);
     session.out->Object(json);
+  } else if (!report.layers.empty()) {
+    for (const Published& layer : report.layers) {
+      session.out->Line(fmt::format("{}/{} {}", layer.branch, layer.tag, layer.manifest.Hex()));
+    }
   } else if (report.changed) {
     session.out->Line(
         fmt::format("{}/{} {}", report.version.branch, report.version.tag, report.version.manifest.Hex()));
@@ -116,17 +121,22 @@ Action DeclareImport(Options& options) {
   auto arguments = std::make_shared<Arguments>();
   ImportOptions& import = arguments->import;
   options.Positional("SOURCE", import.source,
-                     "a disk image (raw, qcow2, ...), a directory or a tar archive (-: from standard input)", false);
+                     "a disk image (raw, qcow2, ...), a directory, a tar archive (-: from standard input) or a container "
+                     "image (OCI layout, docker-save archive)",
+                     false);
   options.Positional("BRANCH[/TAG]", arguments->name, "a branch, made if there is none; no tag: the next vN", false);
   options.Value("--recipe", arguments->recipe, "import what this YAML file lists (examples/recipe.yaml); go on where it ended");
   options.Value("-m,--message", import.message, "what this version is");
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
-  options.Value("--format", import.format, "raw, qcow2, tar or directory; else it is detected");
+  options.Value("--format", import.format, "raw, qcow2, tar, oci, docker or directory; else it is detected");
   options.Value("--reader", import.reader,
                 "of a disk: direct (raw ext2/3/4, without the appliance), guestfs, or auto: direct where it can");
   options.Values("--exclude", import.exclude,
                  "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
   options.Flag("--paranoid", import.paranoid, "read every file again, whatever size, times and inode number say");
+  options.Value("--image", import.image, "of several container images in one archive: a tag or a digest");
+  options.Value("--platform", import.platform, "of a container image: OS/ARCH[/VARIANT]; else this machine's");
+  options.Flag("--layers", import.layers, "of a container image: a version for each layer; the tag is the last one's");
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
   return [arguments](Session& session) -> Result<int> {
     ImportOptions& wanted = arguments->import;

@@ -16,6 +16,30 @@ expect_error 1 'standard input is read as a tar archive' "$mirage" import --form
 expect_error 1 'ends too early' bash -c 'gunzip -c "$2" | head -c 3000 | "$1" import - cut' - "$mirage" "$work/archive"
 expect_error 1 'reader fast is not known' "$mirage" import --reader fast "$work/source" directory
 
+# A container image: two layers, known as such from a directory and an archive.
+if command -v umoci >/dev/null; then
+  layout=$work/layout
+  umoci init --layout "$layout" && umoci new --image "$layout:app" >/dev/null
+  for layer in one two; do
+    mkdir -p "$work/$layer" && echo "$layer" >"$work/$layer/$layer"
+    umoci insert --rootless --image "$layout:app" "$work/$layer" "/opt" >/dev/null 2>&1
+  done
+  expect 0 "$mirage" import --layers "$layout" app/ready
+  out_has '^app/v1 [0-9a-f]{64}$'
+  out_has '^app/ready [0-9a-f]{64}$'
+  expect 0 "$mirage" ls app:/opt
+  out_is $'one\ntwo'
+  expect 0 "$mirage" ls app/v1:/opt
+  out_is one
+  tar -C "$layout" -czf "$work/app.tgz" .
+  expect 0 "$mirage" import "$work/app.tgz" app
+  out_is 'no changes'
+  expect 0 bash -c '"$1" import --format oci - app <"$2"' - "$mirage" "$work/app.tgz"
+  out_is 'no changes'
+  expect_error 1 'no image for linux/none' "$mirage" import --platform linux/none "$layout" app
+  expect_error 1 'it is no container image' "$mirage" import --layers "$work/source" directory
+fi
+
 if command -v mkfs.ext4 >/dev/null; then
   truncate -s 16M "$work/disk"
   mkfs.ext4 -q -F -d "$work/source" "$work/disk"

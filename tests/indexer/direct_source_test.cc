@@ -325,6 +325,7 @@ class ListingSink final : public ImportSink {
     lines_[std::move(path)] = "link to " + first;
     return {};
   }
+  Status AddStored(std::string path, Entry entry) override { return Note(std::move(path), entry, {}, entry.size); }
   void Expect(uint64_t) override {}
   void Stage(std::string_view) override {}
   void Omit(std::string) override {}
