@@ -11,6 +11,8 @@
 namespace mirage {
 namespace {
 
+const std::string kNotGiven(1, '\0');
+
 std::string Summary(const ImportReport& report) {
   std::string text = fmt::format("{} files, {}; {} new to the library; {:.1f} s", report.files,
                                  FormatSize(report.bytes), FormatSize(report.new_bytes), report.seconds);
@@ -115,11 +117,13 @@ Result<int> RunRecipe(Session& session, const std::string& file) {
 
 Action DeclareImport(Options& options) {
   struct Arguments {
-    std::string name, recipe;
+    // Not given: told from empty, which is a bad name.
+    std::string name = kNotGiven, recipe;
     ImportOptions import;
   };
   auto arguments = std::make_shared<Arguments>();
   ImportOptions& import = arguments->import;
+  import.source = kNotGiven;
   options.Positional("SOURCE", import.source,
                      "a disk image (raw, qcow2, ...), a directory, a tar archive (-: from standard input) or a container "
                      "image (OCI layout, docker-save archive)",
@@ -145,12 +149,12 @@ Action DeclareImport(Options& options) {
     mallopt(M_MMAP_THRESHOLD, 64 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
     if (!arguments->recipe.empty()) {
-      const bool more = !wanted.source.empty() || !wanted.message.empty() || !wanted.parent.empty() ||
+      const bool more = wanted.source != kNotGiven || !wanted.message.empty() || !wanted.parent.empty() ||
                         !wanted.format.empty() || !wanted.exclude.empty();
       if (more) return UsageError("--recipe stands alone: what it imports and how is said in the file");
       return RunRecipe(session, arguments->recipe);
     }
-    if (wanted.source.empty() || arguments->name.empty()) return UsageError("SOURCE and BRANCH[/TAG] are required");
+    if (wanted.source == kNotGiven || arguments->name == kNotGiven) return UsageError("SOURCE and BRANCH[/TAG] are required");
     const size_t slash = arguments->name.find('/');
     wanted.branch = arguments->name.substr(0, slash);
     TRY(CheckBranchName(wanted.branch));
