@@ -23,16 +23,19 @@ std::string Summary(const ImportReport& report) {
 
 Action DeclareImport(Options& options) {
   struct Arguments {
-    std::string name;
+    std::string source, name;
+    std::vector<std::string> names, disks;  // names: BRANCH[/TAG], if SOURCE is not that
     ImportOptions import;
   };
   auto arguments = std::make_shared<Arguments>();
   ImportOptions& import = arguments->import;
-  options.Positional("SOURCE", import.source,
-                     "a disk image (raw, qcow2, ...), a directory, a tar archive (-: from standard input) or a container "
-                     "image (OCI layout, docker-save archive)",
+  options.Positional("SOURCE", arguments->source,
+                     "a disk image (raw, qcow2, ..., OVA), a directory, a tar archive (-: from standard input) or a "
+                     "container image (OCI layout, docker-save archive); not with -a",
                      true);
-  options.Positional("BRANCH[/TAG]", arguments->name, "a branch, made if there is none; no tag: the next vN", true);
+  options.Positionals("BRANCH[/TAG]", arguments->names, "a branch, made if there is none; no tag: the next vN", 0, 1);
+  options.Values("-a,--add", arguments->disks,
+                 "a disk of one machine, instead of SOURCE (repeated: its disks, in order)");
   options.Value("-m,--message", import.message, "what this version is");
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
   options.Value("--format", import.format, "raw, qcow2, tar, oci, docker or directory; else it is detected");
@@ -43,9 +46,19 @@ Action DeclareImport(Options& options) {
   options.Value("--image", import.image, "of several container images in one archive: a tag or a digest");
   options.Value("--platform", import.platform, "of a container image: OS/ARCH[/VARIANT]; else this machine's");
   options.Flag("--layers", import.layers, "of a container image: a version for each layer; the tag is the last one's");
+  options.Values("--key", import.keys,
+                 "to an encrypted disk: ID:key:KEY or ID:file:FILENAME; ID: a device, a UUID or all (may be repeated)");
+  options.Flag("--skip-unreadable", import.skip_unreadable,
+               "of a disk: leave out a filesystem that cannot be read; every report on the version says so");
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
   return [arguments](Session& session) -> Result<int> {
     ImportOptions& wanted = arguments->import;
+    if (arguments->names.empty() == arguments->disks.empty()) {
+      return UsageError("write import SOURCE BRANCH[/TAG], or import -a DISK [-a DISK...] BRANCH[/TAG]");
+    }
+    arguments->name = arguments->names.empty() ? arguments->source : arguments->names.front();
+    wanted.source = arguments->disks.empty() ? arguments->source : arguments->disks.front();
+    if (!arguments->disks.empty()) wanted.more_disks.assign(arguments->disks.begin() + 1, arguments->disks.end());
     const size_t slash = arguments->name.find('/');
     wanted.branch = arguments->name.substr(0, slash);
     TRY(CheckBranchName(wanted.branch));
