@@ -15,7 +15,7 @@ tree=$work/tree
 mkdir -p "$tree/dir/sub"
 seq 20000 >"$tree/numbers"
 echo small >"$tree/dir/small"
-printf 'name' >"$tree/dir/sub/Gr\xc3\xbc\xc3\x9fe"
+printf 'name' >"$tree/dir/sub/"$'Gr\xc3\xbc\xc3\x9fe'
 digests() { (cd "$1" && find . -type f -exec sha256sum {} + | LC_ALL=C sort); }
 digests "$tree" >"$work/wanted"
 # same VERSION DIRECTORY: it holds the tree there.
