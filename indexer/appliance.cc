@@ -145,9 +145,13 @@ Status Appliance::LaunchOnce(bool emulate, int timeout_s) {
     char* settings[] = {force, nullptr};
     guestfs_set_backend_settings(handle_, settings);
   }
-  if (guestfs_add_drive_opts(handle_, options_.path.c_str(), GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
-                             GUESTFS_ADD_DRIVE_OPTS_FORMAT, options_.format.c_str(), -1) != 0) {
-    Error error = std::move(Failed(fmt::format("it cannot be opened as a {} image", options_.format)).value());
+  for (const Drive& drive : options_.drives) {
+    if (guestfs_add_drive_opts(handle_, drive.path.c_str(), GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
+                               GUESTFS_ADD_DRIVE_OPTS_FORMAT, drive.format.c_str(), -1) == 0) {
+      continue;
+    }
+    const std::string which = options_.drives.size() == 1 ? "it" : drive.path;
+    Error error = std::move(Failed(fmt::format("{} cannot be opened as a {} image", which, drive.format)).value());
     if (error.code != EINTR) error.code = EINVAL;
     return tl::make_unexpected(std::move(error));
   }

@@ -1,4 +1,4 @@
-// The libguestfs appliance: a small virtual machine that has one disk image, read-only, and is asked about it.
+// The libguestfs appliance: a small virtual machine that has the disk images of one machine, read-only, and is asked about it.
 // Launched once; falls back to software emulation by itself when hardware acceleration is missing, broken or hanging,
 // with one line that says so.
 #pragma once
@@ -23,8 +23,11 @@ namespace mirage {
 
 class Appliance {
  public:
+  struct Drive {
+    std::string path, format;  // the format by QEMU's name, never probed by QEMU
+  };
   struct Options {
-    std::string path, format;  // of the image; the format by QEMU's name, never probed by QEMU
+    std::vector<Drive> drives;  // in order: sda, sdb, ...
     const std::atomic<bool>* interrupted = nullptr;
     std::function<void(std::string_view)> say;
   };

@@ -188,11 +188,11 @@ Result<std::unique_ptr<ContainerFiles>> ContainerFiles::OpenArchive(const Archiv
   for (;;) {
     auto next = stream.Next();
     // Who did not say that it is an image is told by the reader of archives what is wrong with it.
-    if (!next && !options.asked && files->members_.empty()) return nullptr;
+    if (!next && !options.asked && !options.any && files->members_.empty()) return nullptr;
     if (!next) return tl::make_unexpected(std::move(next).error());
     if (!*next) break;
     const TarMember& member = **next;
-    if (!options.asked && !IsImageMember(member.path)) return nullptr;
+    if (!options.asked && !options.any && !IsImageMember(member.path)) return nullptr;
     if (files->members_.size() >= kMaxMembers) return Fail(E2BIG, "more than {} members", kMaxMembers);
     Member place{spool.at(), member.size, {}};
     if (member.hard_link) {
@@ -210,9 +210,15 @@ Result<std::unique_ptr<ContainerFiles>> ContainerFiles::OpenArchive(const Archiv
   }
   TRY(spool.Drain());
   files->fd_ = spool.fd();
-  if (files->Has("oci-layout") || files->Has("manifest.json")) return files;
+  if (options.any || files->Has("oci-layout") || files->Has("manifest.json")) return files;
   if (options.asked) return Fail(EINVAL, "it is no container image: it has neither oci-layout nor manifest.json");
   return nullptr;
+}
+
+std::vector<std::string> ContainerFiles::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [name, member] : members_) names.push_back(name);
+  return names;
 }
 
 Result<FilePart> ContainerFiles::Find(std::string_view name) const {

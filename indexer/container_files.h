@@ -39,6 +39,7 @@ class ContainerFiles {
     std::string path;     // "-": standard input
     std::string scratch;  // a directory
     bool asked = false;   // the user says that it is a container image
+    bool any = false;     // any archive will do
     const std::atomic<bool>* interrupted = nullptr;
   };
   // Null: a tar archive of something else, which its first member tells, most often. EIO: damaged. E2BIG: it grows too
@@ -47,6 +48,7 @@ class ContainerFiles {
 
   // ENOENT; EINVAL: a name that leads out of the image, or is no regular file.
   Result<FilePart> Find(std::string_view name) const;
+  std::vector<std::string> Names() const;  // of an archive's members
   bool Has(std::string_view name) const { return Find(name).has_value(); }
   // E2BIG: longer than `limit`.
   Result<std::string> ReadWhole(std::string_view name, size_t limit) const;

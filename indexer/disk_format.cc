@@ -15,6 +15,8 @@ namespace mirage {
 namespace {
 
 constexpr uint64_t kSectorBytes = 512;
+constexpr uint64_t kMaxBackingName = 1023;  // QEMU's limit
+constexpr int kMaxBackingDepth = 100;
 constexpr uint64_t kMaxL1Entries = 1 << 22;  // 2 PiB at the usual cluster size
 
 class ImageFile {
@@ -65,10 +67,36 @@ tl::unexpected<Error> Truncated(uint64_t needed, uint64_t size) {
   return Fail(EINVAL, "the image is truncated: it speaks of {} bytes and has {}; copy it again", needed, size);
 }
 tl::unexpected<Error> Encrypted(std::string_view how) {
-  return Fail(EINVAL, "the disk is encrypted ({}); --key is not supported yet", how);
+  return Fail(EINVAL, "the disk is encrypted ({}); try --key", how);
 }
 
 // Offsets and features as in QEMU's docs/interop/qcow2.txt.
+std::string BackingName(const ImageFile& file) {
+  const std::string header = file.Read(0, 20);
+  const uint64_t offset = Big64(header, 8), length = Big32(header, 16);
+  return offset == 0 || length > kMaxBackingName ? "" : file.Read(offset, static_cast<size_t>(length));
+}
+
+// Of an image that the user trusts: the files below it, as far down as they are qcow2 too.
+Status CheckBackingFiles(const ImageFile& top, const std::string& top_path) {
+  ImageFile file = top;
+  std::string path = top_path;
+  for (int depth = 0; depth < kMaxBackingDepth; ++depth) {
+    const std::string name = file.Read(0, 4) == "QFI\xfb" ? BackingName(file) : "";
+    // "json:{...}", "nbd://..." are QEMU's business.
+    const size_t colon = name.find(':');
+    if (name.empty() || (colon != std::string::npos && colon < name.find('/'))) return {};
+    const size_t slash = path.rfind('/');
+    path = name.starts_with('/') || slash == std::string::npos ? name : path.substr(0, slash + 1) + name;
+    auto below = ImageFile::Open(path);
+    if (!below) {
+      return Fail(below.error().code, "its backing file {} cannot be opened: {}", path, below.error().message);
+    }
+    file = std::move(*below);
+  }
+  return Fail(EINVAL, "a chain of more than {} backing files", kMaxBackingDepth);
+}
+
 Status CheckQcow2(const ImageFile& file, bool trusted) {
   const std::string header = file.Read(0, 112);
   if (header.size() < 72) return Truncated(72, file.size());
@@ -76,12 +104,15 @@ Status CheckQcow2(const ImageFile& file, bool trusted) {
   if (version < 2 || version > 3) return Fail(EINVAL, "a qcow2 image of version {}; convert it with qemu-img", version);
   const uint64_t incompatible = version >= 3 ? Big64(header, 72) : 0;
   if (!trusted && Big64(header, 8) != 0) {
-    return Fail(EINVAL, "the qcow2 image has a backing file; if you trust it, say --format qcow2");
+    return Fail(EINVAL, "the qcow2 image has a backing file, {}; if you trust it, say --format qcow2",
+                BackingName(file).substr(0, 200));
   }
   if (!trusted && (incompatible & 4) != 0) {
     return Fail(EINVAL, "the qcow2 image has an external data file; if you trust it, say --format qcow2");
   }
-  if (Big32(header, 32) != 0) return Encrypted("qcow2");
+  if (Big32(header, 32) != 0) {
+    return Fail(EINVAL, "the disk is encrypted (qcow2); decrypt it with qemu-img convert");
+  }
 
   const uint32_t cluster_bits = Big32(header, 20);
   if (cluster_bits < 9 || cluster_bits > 21) return Fail(EINVAL, "the qcow2 header is damaged");
@@ -129,9 +160,9 @@ Status CheckVmdk(const ImageFile& file, std::string_view head) {
 }
 
 // A partition table that reaches behind the end of the file.
-Status CheckRaw(const ImageFile& file, std::string_view head) {
-  if (head.starts_with(std::string_view("LUKS\xba\xbe", 6))) return Encrypted("LUKS");
-  if (head.substr(0, std::min<size_t>(head.size(), 16)).find("-FVE-FS-") != std::string_view::npos) {
+Status CheckRaw(const ImageFile& file, std::string_view head, bool keys) {
+  if (!keys && head.starts_with(std::string_view("LUKS\xba\xbe", 6))) return Encrypted("LUKS");
+  if (!keys && head.substr(0, std::min<size_t>(head.size(), 16)).find("-FVE-FS-") != std::string_view::npos) {
     return Encrypted("BitLocker");
   }
   if (head.size() < kSectorBytes || head.substr(510, 2) != "\x55\xaa") return {};
@@ -158,7 +189,7 @@ Status CheckRaw(const ImageFile& file, std::string_view head) {
 
 }  // namespace
 
-Result<std::string> DetectDiskFormat(const std::string& path, const std::string& requested) {
+Result<std::string> DetectDiskFormat(const std::string& path, const std::string& requested, bool keys) {
   if (!requested.empty() && requested != "raw" && requested != "qcow2") {
     return Fail(EINVAL, "format {} is not known; use raw, qcow2, tar, oci, docker or directory", requested);
   }
@@ -169,11 +200,12 @@ Result<std::string> DetectDiskFormat(const std::string& path, const std::string&
   const auto starts = [&](std::string_view magic) { return head.starts_with(magic); };
 
   if (requested == "raw") {
-    TRY(CheckRaw(file, head));
+    TRY(CheckRaw(file, head, keys));
     return "raw";
   }
   if (starts("QFI\xfb")) {
     TRY(CheckQcow2(file, requested == "qcow2"));
+    if (requested == "qcow2") TRY(CheckBackingFiles(file, path));
     return "qcow2";
   }
   if (requested == "qcow2") return Fail(EINVAL, "it is no qcow2 image; leave --format away to have the kind detected");
@@ -194,7 +226,7 @@ Result<std::string> DetectDiskFormat(const std::string& path, const std::string&
     if (Big32(tail, 60) == 4) return Fail(EINVAL, "the vhd image is a difference to another; merge it first");
     return "vpc";
   }
-  TRY(CheckRaw(file, head));
+  TRY(CheckRaw(file, head, keys));
   return "raw";
 }
 

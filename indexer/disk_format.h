@@ -13,6 +13,8 @@ namespace mirage {
 // who hands in such an image could read any file of this machine through it. A detected image that names others is
 // refused; a qcow2 that was asked for by name is the user's own word.  EINVAL, each with what to do: empty,
 // truncated, encrypted, names other files, not of the requested format. EACCES, ENOENT.
-Result<std::string> DetectDiskFormat(const std::string& path, const std::string& requested);
+// With `keys` LUKS and BitLocker on the whole disk are not refused. A backing file of a qcow2 that was asked for must be
+// there; the message names the one that is not.
+Result<std::string> DetectDiskFormat(const std::string& path, const std::string& requested, bool keys = false);
 
 }  // namespace mirage

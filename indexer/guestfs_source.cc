@@ -287,8 +287,7 @@ Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
   const auto start = std::chrono::steady_clock::now();
   sink.Stage("starting the libguestfs appliance");
   Appliance::Options launch;
-  launch.path = options_.path;
-  launch.format = options_.format;
+  launch.drives = options_.drives;
   launch.interrupted = options_.interrupted;
   launch.say = [&](std::string_view line) { sink.Say(line); };
   ASSIGN_OR_RETURN(const auto appliance, Appliance::Launch(std::move(launch)));
@@ -296,8 +295,9 @@ Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
 
   sink.Stage("inspecting the disk");
   const auto up = std::chrono::steady_clock::now();
-  ASSIGN_OR_RETURN(Inspection inspection, InspectDisk(*appliance, sink));
-  TRY(MountAll(*appliance, inspection, sink));
+  ASSIGN_OR_RETURN(const auto opened, OpenEncrypted(*appliance, options_.keys, sink));
+  ASSIGN_OR_RETURN(Inspection inspection, InspectDisk(*appliance, opened, options_.skip_unreadable, sink));
+  TRY(MountAll(*appliance, inspection, options_.skip_unreadable, sink));
   description.inspection = DescribeSystem(*appliance, inspection, sink);
   description.disks = inspection.disks;
   description.inspection_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - up).count();

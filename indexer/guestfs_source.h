@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "indexer/appliance.h"
+#include "indexer/guest_keys.h"
 #include "indexer/image_source.h"
 #include "indexer/inspection.h"
 
@@ -16,7 +17,9 @@ namespace mirage {
 class GuestfsSource final : public ImageSource {
  public:
   struct Options {
-    std::string path, format;           // format: as DetectDiskFormat gives it
+    std::vector<Appliance::Drive> drives;  // of one machine, in order; the format as DetectDiskFormat gives it
+    std::vector<GuestKey> keys;
+    bool skip_unreadable = false;       // a filesystem that cannot be mounted becomes an omission (kUnreadable)
     std::string scratch;                // a directory for the list of names, which is as long as the disk has files
     std::vector<std::string> exclude;   // the sink's patterns: what tar in the guest understands is left out there
     const std::atomic<bool>* interrupted = nullptr;

@@ -17,8 +17,10 @@
 #include "indexer/disk_format.h"
 #include "indexer/entry_spool.h"
 #include "indexer/exclusion.h"
+#include "indexer/guest_keys.h"
 #include "indexer/guestfs_source.h"
 #include "indexer/known_files.h"
+#include "indexer/ova.h"
 #include "indexer/progress.h"
 #include "indexer/system_files.h"
 #include "indexer/tar_source.h"
@@ -328,13 +330,14 @@ Result<Place> CheckPlace(const Snapshot& snapshot, const ImportOptions& options)
 }
 
 // A raw disk for the direct reader; null: it is for the appliance, and `say` has told why.
-Result<std::unique_ptr<ImageSource>> OpenDirectly(const ImportOptions& options, const std::string& format,
+Result<std::unique_ptr<ImageSource>> OpenDirectly(const ImportOptions& options, const std::string& path,
+                                                  const std::string& format,
                                                   const std::function<void(std::string_view)>& say) {
   std::string why;
   if (format != "raw") {
     why = fmt::format("it is a {} image; the direct reader takes raw ones", format);
   } else {
-    auto source = DirectSource::Open(options.source, options.interrupted);
+    auto source = DirectSource::Open(path, options.interrupted);
     if (source && (options.reader == "direct" || (*source)->plan().doubts.empty())) {
       say("reading the disk directly, without the appliance");
       return std::move(*source);
@@ -355,6 +358,32 @@ std::string FirstBytes(const std::string& path) {
   file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   bytes.resize(static_cast<size_t>(file.gcount()));
   return bytes;
+}
+
+// The disks of one machine, in order.
+Result<std::unique_ptr<ImageSource>> OpenDisks(const ImportOptions& options, const std::vector<std::string>& disks,
+                                               const Exclusion& exclusion, const std::string& scratch,
+                                               const std::function<void(std::string_view)>& say) {
+  GuestfsSource::Options guest;
+  ASSIGN_OR_RETURN(guest.keys, ParseGuestKeys(options.keys));
+  for (const std::string& disk : disks) {
+    auto format = DetectDiskFormat(disk, options.format, !guest.keys.empty());
+    if (!format && disks.size() > 1) return Annotate(std::move(format).error(), disk);
+    if (!format) return tl::make_unexpected(std::move(format).error());
+    guest.drives.push_back({disk, std::move(*format)});
+  }
+  if (disks.size() > 1 && options.reader == "direct") {
+    return Fail(EOPNOTSUPP, "several disks; --reader guestfs reads them through the appliance");
+  }
+  if (disks.size() == 1 && options.reader != "guestfs") {
+    ASSIGN_OR_RETURN(auto source, OpenDirectly(options, disks.front(), guest.drives.front().format, say));
+    if (source) return source;
+  }
+  guest.skip_unreadable = options.skip_unreadable;
+  guest.scratch = scratch;
+  guest.exclude = exclusion.patterns();
+  guest.interrupted = options.interrupted;
+  return std::make_unique<GuestfsSource>(std::move(guest));
 }
 
 // What the imports of an image's layers share.
@@ -397,6 +426,11 @@ Result<std::unique_ptr<ImageSource>> OpenSource(Library& library, const ImportOp
   if (options.reader != "auto" && options.reader != "guestfs" && options.reader != "direct") {
     return Fail(EINVAL, "reader {} is not known; use auto, guestfs or direct", options.reader);
   }
+  if (!options.more_disks.empty()) {
+    std::vector<std::string> disks{options.source};
+    disks.insert(disks.end(), options.more_disks.begin(), options.more_disks.end());
+    return OpenDisks(options, disks, exclusion, scratch, say);
+  }
   if (!run.state) {
     ASSIGN_OR_RETURN(run.state, OpenContainer(options, scratch));
   }
@@ -428,22 +462,16 @@ Result<std::unique_ptr<ImageSource>> OpenSource(Library& library, const ImportOp
     }
     return std::make_unique<DirectorySource>(options.source, library.path(), options.interrupted);
   }
+  if (options.format.empty() && S_ISREG(st.st_mode) && LooksLikeOva(FirstBytes(options.source))) {
+    say("taking the disks out of the OVA");
+    ASSIGN_OR_RETURN(const std::vector<std::string> disks, ExtractOva(options.source, scratch, options.interrupted));
+    return OpenDisks(options, disks, exclusion, scratch, say);
+  }
   const bool detected = options.format.empty() && S_ISREG(st.st_mode) && LooksLikeTar(FirstBytes(options.source));
   if (detected || options.format == "tar") {
     return std::make_unique<TarSource>(options.source, options.interrupted);
   }
-  ASSIGN_OR_RETURN(std::string format, DetectDiskFormat(options.source, options.format));
-  if (options.reader != "guestfs") {
-    ASSIGN_OR_RETURN(auto source, OpenDirectly(options, format, say));
-    if (source) return source;
-  }
-  GuestfsSource::Options guest;
-  guest.path = options.source;
-  guest.format = std::move(format);
-  guest.scratch = scratch;
-  guest.exclude = exclusion.patterns();
-  guest.interrupted = options.interrupted;
-  return std::make_unique<GuestfsSource>(std::move(guest));
+  return OpenDisks(options, {options.source}, exclusion, scratch, say);
 }
 
 Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRun& run) {
@@ -533,6 +561,10 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
   std::error_code ignored;
   const auto absolute = std::filesystem::canonical(options.source, ignored);
   manifest.source = absolute.empty() ? options.source : absolute.string();
+  for (const std::string& disk : options.more_disks) {
+    const auto other = std::filesystem::canonical(disk, ignored);
+    manifest.source += ", " + (other.empty() ? disk : other.string());
+  }
   if (run.state && !run.state->image.name.empty()) manifest.source += fmt::format(" ({})", run.state->image.name);
   report.new_bytes = transaction->staged_bytes();
   // Who lost the race for the branch follows the winner: an import is the whole of its source, whatever came between, so

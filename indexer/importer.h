@@ -16,6 +16,7 @@ namespace mirage {
 
 struct ImportOptions {
   std::string source;   // a host path; "-": an archive from standard input
+  std::vector<std::string> more_disks;  // further disks of the same machine, in order
   std::string branch;
   std::string tag;      // empty: the next vN
   std::string message;
@@ -25,6 +26,8 @@ struct ImportOptions {
   bool paranoid = false;      // read every file, also those that have not changed by all that the source says of them
   std::string image, platform;  // of a container archive: which image, OS/ARCH[/VARIANT] (container_image.h)
   bool layers = false;          // of a container image: a version for each layer, the tag for the last
+  std::vector<std::string> keys;  // to encrypted disks (guest_keys.h)
+  bool skip_unreadable = false;   // of a disk: a filesystem that cannot be read is left out, and recorded
   bool allow_empty = false;   // a version even if nothing changed
   bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
   std::vector<std::string> exclude;  // patterns beside the policy's (exclusion.h): "/var/cache/*"

@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 
+#include "indexer/guest_keys.h"
 #include "indexer/linux_system.h"
 #include "indexer/package_version.h"
 #include "indexer/rpm_database.h"
@@ -49,9 +50,8 @@ std::string ReadGuestFile(guestfs_h* g, const char* path) {
   return bytes ? std::string(bytes.get(), size) : std::string();
 }
 
-bool IsEncrypted(std::string_view type) { return type == "crypto_LUKS" || type == "BitLocker"; }
 bool HoldsFiles(std::string_view type) {
-  return !type.empty() && type != "unknown" && type != "swap" && !IsEncrypted(type) && !type.ends_with("_member");
+  return !type.empty() && type != "unknown" && type != "swap" && !IsEncryptedType(type) && !type.ends_with("_member");
 }
 
 // "/dev/sda1" -> "sda1", "/dev/vg/root" -> "vg-root".
@@ -62,8 +62,23 @@ std::string DirectoryName(std::string_view device) {
   return name;
 }
 
+// How a filesystem is mounted, whatever the appliance's defaults are: an id must not depend on them (IMPORT.md).
+std::string MountOptions(std::string_view type) {
+  if (type == "vfat") return "ro,utf8=1,tz=UTC,uid=0,gid=0,fmask=0022,dmask=0022,shortname=mixed";
+  if (type == "ntfs") return "ro,uid=0,gid=0,fmask=0022,dmask=0022,streams_interface=xattr";
+  if (type == "iso9660") return "ro,utf8,map=normal";
+  if (type == "xfs") return "ro,nouuid";
+  return "ro";
+}
+
+Status CannotRead(const std::string& what, bool skip_unreadable, ImportSink& sink) {
+  if (!skip_unreadable) return Fail(EIO, "{}; --skip-unreadable leaves it out", what);
+  sink.Omit(std::string(kUnreadable) + what);
+  return {};
+}
+
 Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems, Inspection& inspection,
-                  ImportSink& sink) {
+                  bool skip_unreadable, ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
   const auto list = TakeList(guestfs_inspect_get_mountpoints(g, inspection.root.c_str()));
   if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
@@ -87,28 +102,33 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
     if (std::any_of(mounted.begin(), mounted.end(), [&](const std::string& m) { return m.starts_with(prefix); })) {
       continue;
     }
-    const std::string_view why = IsEncrypted(type) ? "encrypted" : "not mounted by the system's fstab";
-    sink.Omit(fmt::format("{} ({}) is {} and was not read", device, type, why));
+    if (inspection.opened.contains(device)) continue;
+    if (IsEncryptedType(type)) {
+      TRY(CannotRead(fmt::format("{} ({}) is encrypted; try --key", device, type), skip_unreadable, sink));
+    } else {
+      sink.Omit(fmt::format("{} ({}) is not mounted by the system's fstab and was not read", device, type));
+    }
   }
   return {};
 }
 
 Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, Inspection& inspection,
-                       ImportSink& sink) {
+                       bool skip_unreadable, ImportSink& sink) {
   std::string encrypted;
   for (const auto& [device, type] : filesystems) {
-    if (IsEncrypted(type)) encrypted = type;
+    if (IsEncryptedType(type) && !inspection.opened.contains(device)) encrypted = type;
     if (!HoldsFiles(type) || device.starts_with("btrfsvol:")) continue;
     inspection.mounts.push_back({device, type, "/" + DirectoryName(device)});
   }
   if (inspection.mounts.empty() && !encrypted.empty()) {
-    return Fail(EINVAL, "the disk is encrypted ({}); --key is not supported yet", encrypted);
+    return Fail(EINVAL, "the disk is encrypted ({}); try --key", encrypted);
   }
   if (inspection.mounts.empty()) {
     return Fail(EINVAL, "no filesystem found on it; is it encrypted, or no disk image?");
   }
   for (const auto& [device, type] : filesystems) {
-    if (IsEncrypted(type)) sink.Omit(fmt::format("{} ({}) is encrypted and was not read", device, type));
+    if (!IsEncryptedType(type) || inspection.opened.contains(device)) continue;
+    TRY(CannotRead(fmt::format("{} ({}) is encrypted; try --key", device, type), skip_unreadable, sink));
   }
   return {};
 }
@@ -148,9 +168,11 @@ std::optional<std::vector<Package>> ListRpmPackages(Appliance& appliance, Import
 
 }  // namespace
 
-Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink) {
+Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>& opened, bool skip_unreadable,
+                               ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
   Inspection inspection;
+  inspection.opened = opened;
   const auto devices = TakeList(guestfs_list_devices(g));
   if (!devices) return appliance.Failed("cannot list the disks");
   for (const std::string& device : *devices) {
@@ -165,7 +187,10 @@ Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink) {
   const auto list = TakeList(guestfs_list_filesystems(g));
   if (!list) return appliance.Failed("cannot list the filesystems");
   std::map<std::string, std::string> filesystems;
-  for (size_t i = 0; i + 1 < list->size(); i += 2) filesystems[(*list)[i]] = (*list)[i + 1];
+  for (size_t i = 0; i + 1 < list->size(); i += 2) {
+    filesystems[(*list)[i]] = (*list)[i + 1];
+    inspection.devices.insert((*list)[i]);
+  }
 
   const bool any =
       std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });
@@ -185,28 +210,37 @@ Result<Inspection> InspectDisk(Appliance& appliance, ImportSink& sink) {
     if (roots->size() == 1) inspection.root = roots->front();
   }
   if (inspection.root.empty()) {
-    TRY(PlanFilesystems(filesystems, inspection, sink));
+    TRY(PlanFilesystems(filesystems, inspection, skip_unreadable, sink));
   } else {
     for (Disk& disk : inspection.disks) disk.role = "system";
-    TRY(PlanSystem(appliance, filesystems, inspection, sink));
+    TRY(PlanSystem(appliance, filesystems, inspection, skip_unreadable, sink));
   }
   return inspection;
 }
 
-Status MountAll(Appliance& appliance, Inspection& inspection, ImportSink& sink) {
+Status MountAll(Appliance& appliance, Inspection& inspection, bool skip_unreadable, ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
   std::vector<MountPlan> mounted;
   for (MountPlan& plan : inspection.mounts) {
     const bool made = !inspection.root.empty() || guestfs_mkmountpoint(g, plan.path.c_str()) == 0;
-    if (made && guestfs_mount_ro(g, plan.device.c_str(), plan.path.c_str()) == 0) {
+    if (made && guestfs_mount_options(g, MountOptions(plan.filesystem).c_str(), plan.device.c_str(),
+                                      plan.path.c_str()) == 0) {
+      if (plan.filesystem == "ntfs") {
+        sink.Omit(fmt::format("{} (ntfs): DOS attributes, Windows ACLs, short names and creation times; reparse points "
+                              "that are no links are empty", plan.device));
+      }
       mounted.push_back(std::move(plan));
       continue;
     }
     Error error = appliance.Failed(fmt::format("{} ({}) cannot be mounted", plan.device, plan.filesystem)).value();
-    // A system without its /srv is still that system; a root that cannot be mounted, or nothing at all, is no version.
+    // A root that cannot be mounted, or nothing at all, is no version.
     const bool needed = inspection.root.empty() ? inspection.mounts.size() == 1 : plan.path == "/";
     if (error.code == EINTR || needed) return tl::make_unexpected(std::move(error));
-    sink.Omit(error.message);
+    if (inspection.devices.contains(plan.device)) {
+      TRY(CannotRead(error.message, skip_unreadable, sink));
+    } else {
+      sink.Omit(fmt::format("{}, which fstab mounts at {}, is not on the disk", plan.device, plan.path));
+    }
   }
   if (mounted.empty()) return Fail(EIO, "none of its filesystems can be mounted; is the image damaged?");
   inspection.mounts = std::move(mounted);

@@ -95,6 +95,10 @@ struct Mount {
   bool operator==(const Mount&) const = default;
 };
 
+// How an omission begins that says that a filesystem could not be read and was left out on request: the version is not
+// the whole of its source.
+inline constexpr std::string_view kUnreadable = "unreadable: ";
+
 // One version of an image.
 struct Manifest {
   Entry root;                     // the root directory's own entry

@@ -15,8 +15,9 @@ esac
 build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxxhash-dev librocksdb-dev libyaml-cpp-dev
   libfmt-dev libexpected-dev nlohmann-json3-dev libcli11-dev libgit2-dev libarchive-dev libfuse3-dev libguestfs-dev
   libext2fs-dev libblkid-dev libseccomp-dev libsqlite3-dev"
-run="fuse3 qemu-utils $qemu"
-tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm umoci"
+run="fuse3 qemu-utils $qemu libguestfs-xfs ntfs-3g"
+tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm
+  umoci dosfstools mtools xfsprogs btrfs-progs squashfs-tools xorriso mdadm lvm2 guestfish"
 more=""
 case ${1:-} in
   "") ;;

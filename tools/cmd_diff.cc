@@ -5,6 +5,7 @@
 #include "mirfs/control.h"
 #include "store/revision.h"
 #include "tools/change_printer.h"
+#include "tools/completeness.h"
 #include "tools/overlay_view.h"
 #include "tools/packages_report.h"
 #include "tools/verbs.h"
@@ -82,6 +83,7 @@ Result<int> DiffMount(Session& session, const Arguments& arguments) {
   session.library_path = mount->library;
   ASSIGN_OR_RETURN(const auto library, session.Open());
   ASSIGN_OR_RETURN(const VersionPath version, ResolveVersionPath(*library->snapshot(), arguments.sides[0]));
+  WarnIfIncomplete(arguments.sides[0], version.version.manifest);
   if (version.path) return UsageError("V:PATH does not go with a mount point; give V and -- PATH");
   ASSIGN_OR_RETURN(const auto overlay, LookAtOverlay(*library, mount->overlay_id));
   ASSIGN_OR_RETURN(const auto paths, PathsToCompare(session, ""));
@@ -103,6 +105,8 @@ Result<int> RunDiff(Session& session, const Arguments& arguments) {
   const TreeReader reader(library);
   ASSIGN_OR_RETURN(const VersionPath a, ResolveVersionPath(*snapshot, sides[0]));
   ASSIGN_OR_RETURN(const VersionPath b, ResolveVersionPath(*snapshot, sides[1]));
+  WarnIfIncomplete(sides[0], a.version.manifest);
+  WarnIfIncomplete(sides[1], b.version.manifest);
   TRY(CheckContents(*snapshot, a.version.id));
   TRY(CheckContents(*snapshot, b.version.id));
   if (arguments.packages) {

@@ -118,17 +118,19 @@ Result<int> RunRecipe(Session& session, const std::string& file) {
 Action DeclareImport(Options& options) {
   struct Arguments {
     // Not given: told from empty, which is a bad name.
-    std::string name = kNotGiven, recipe;
+    std::string source = kNotGiven, name, recipe;
+    std::vector<std::string> names, disks;  // names: BRANCH[/TAG], if SOURCE is not that
     ImportOptions import;
   };
   auto arguments = std::make_shared<Arguments>();
   ImportOptions& import = arguments->import;
-  import.source = kNotGiven;
-  options.Positional("SOURCE", import.source,
-                     "a disk image (raw, qcow2, ...), a directory, a tar archive (-: from standard input) or a container "
-                     "image (OCI layout, docker-save archive)",
+  options.Positional("SOURCE", arguments->source,
+                     "a disk image (raw, qcow2, ..., OVA), a directory, a tar archive (-: from standard input) or a "
+                     "container image (OCI layout, docker-save archive); not with -a",
                      false);
-  options.Positional("BRANCH[/TAG]", arguments->name, "a branch, made if there is none; no tag: the next vN", false);
+  options.Positionals("BRANCH[/TAG]", arguments->names, "a branch, made if there is none; no tag: the next vN", 0, 1);
+  options.Values("-a,--add", arguments->disks,
+                 "a disk of one machine, instead of SOURCE (repeated: its disks, in order)");
   options.Value("--recipe", arguments->recipe, "import what this YAML file lists (examples/recipe.yaml); go on where it ended");
   options.Value("-m,--message", import.message, "what this version is");
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
@@ -141,6 +143,10 @@ Action DeclareImport(Options& options) {
   options.Value("--image", import.image, "of several container images in one archive: a tag or a digest");
   options.Value("--platform", import.platform, "of a container image: OS/ARCH[/VARIANT]; else this machine's");
   options.Flag("--layers", import.layers, "of a container image: a version for each layer; the tag is the last one's");
+  options.Values("--key", import.keys,
+                 "to an encrypted disk: ID:key:KEY or ID:file:FILENAME; ID: a device, a UUID or all (may be repeated)");
+  options.Flag("--skip-unreadable", import.skip_unreadable,
+               "of a disk: leave out a filesystem that cannot be read; every report on the version says so");
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
   return [arguments](Session& session) -> Result<int> {
     ImportOptions& wanted = arguments->import;
@@ -149,12 +155,17 @@ Action DeclareImport(Options& options) {
     mallopt(M_MMAP_THRESHOLD, 64 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
     if (!arguments->recipe.empty()) {
-      const bool more = wanted.source != kNotGiven || !wanted.message.empty() || !wanted.parent.empty() ||
-                        !wanted.format.empty() || !wanted.exclude.empty();
+      const bool more = arguments->source != kNotGiven || !arguments->disks.empty() || !wanted.message.empty() ||
+                        !wanted.parent.empty() || !wanted.format.empty() || !wanted.exclude.empty();
       if (more) return UsageError("--recipe stands alone: what it imports and how is said in the file");
       return RunRecipe(session, arguments->recipe);
     }
-    if (wanted.source == kNotGiven || arguments->name == kNotGiven) return UsageError("SOURCE and BRANCH[/TAG] are required");
+    if (arguments->source == kNotGiven || arguments->names.empty() == arguments->disks.empty()) {
+      return UsageError("write import SOURCE BRANCH[/TAG], or import -a DISK [-a DISK...] BRANCH[/TAG]");
+    }
+    arguments->name = arguments->names.empty() ? arguments->source : arguments->names.front();
+    wanted.source = arguments->disks.empty() ? arguments->source : arguments->disks.front();
+    if (!arguments->disks.empty()) wanted.more_disks.assign(arguments->disks.begin() + 1, arguments->disks.end());
     const size_t slash = arguments->name.find('/');
     wanted.branch = arguments->name.substr(0, slash);
     TRY(CheckBranchName(wanted.branch));

@@ -1,3 +1,4 @@
+#include "tools/completeness.h"
 #include "tools/packages_report.h"
 #include "tools/verbs.h"
 
@@ -10,6 +11,7 @@ Action DeclarePackages(Options& options) {
     ASSIGN_OR_RETURN(const auto library, session.Open());
     const auto snapshot = library->snapshot();
     ASSIGN_OR_RETURN(const Version version, ResolveVersion(*snapshot, *name));
+    WarnIfIncomplete(*name, version.manifest);
     ASSIGN_OR_RETURN(const auto packages, ReadPackages(*snapshot, version, *name));
     for (const Package& package : packages) {
       if (session.json) {

@@ -1,4 +1,5 @@
 #include "store/revision.h"
+#include "tools/completeness.h"
 #include "tools/history.h"
 #include "tools/verbs.h"
 #include "tools/version_report.h"
@@ -91,6 +92,8 @@ Action DeclareShow(Options& options) {
     ASSIGN_OR_RETURN(const auto names, NamesOfVersions(*snapshot));
     bool first = true;
     const auto show = [&](const ObjectId& id, const Manifest& manifest) -> Status {
+      const auto known = names.find(id);
+      WarnIfIncomplete(known == names.end() || known->second.empty() ? "@" + id.Hex() : known->second.back(), manifest);
       if (!first && !session.json) session.out->Line("");
       first = false;
       const auto found = names.find(id);

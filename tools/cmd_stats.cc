@@ -4,6 +4,7 @@
 #include "store/accounting.h"
 #include "store/gc_roots.h"
 #include "store/revision.h"
+#include "tools/completeness.h"
 #include "tools/history.h"
 #include "tools/verbs.h"
 
@@ -109,10 +110,13 @@ Result<int> StatsOf(Session& session, Library& library, const std::string& name)
     TRY(CheckBranchName(name));
     ASSIGN_OR_RETURN(const auto head, snapshot->Branch(name));
     if (!head) return Fail(ENOENT, "{}: no such branch", name);
+    ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(*snapshot, head->manifest));
+    WarnIfIncomplete(name, manifest);
     TRY(BranchStats(session, library, name, *head));
     return kExitDone;
   }
   ASSIGN_OR_RETURN(const Version version, ResolveVersion(*snapshot, name));
+  WarnIfIncomplete(name, version.manifest);
   ASSIGN_OR_RETURN(const Accounting accounting, Account(library, {{name, {version.id}}}, [&](const std::string&, const ObjectId& other) { return other != version.id; }));
   PrintUsage(session, "version", name, accounting.owners[0]);
   return kExitDone;

@@ -6,8 +6,8 @@ const std::vector<Verb>& Verbs() {
   static const std::vector<Verb> kVerbs = {
       {"init", "[DIR]", "make a library", DeclareInit, {}},
       {"import",
-       "SOURCE BRANCH[/TAG] [-m MSG] [--parent V] | --recipe FILE.yaml",
-       "keep a disk image, a directory or a tar archive as a version",
+       "SOURCE | -a DISK... BRANCH[/TAG] [-m MSG] | --recipe FILE.yaml",
+       "keep a disk image, a directory, a tar archive or a container image as a version",
        DeclareImport,
        {.stages = true}},
       {"log",

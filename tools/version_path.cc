@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "tools/completeness.h"
+
 namespace mirage {
 namespace {
 
@@ -65,6 +67,7 @@ Result<LocatedInVersion> LocateArgument(const Snapshot& snapshot, const TreeRead
   TRY(CheckContents(snapshot, named.version.id));
   auto located = LocatePath(reader, named.version.manifest, named.path.value_or("/"), follow_last);
   if (!located) return Annotate(std::move(located).error(), argument.substr(0, argument.find(':')));
+  WarnIfIncomplete(argument.substr(0, argument.find(':')), named.version.manifest);
   return LocatedInVersion{std::move(named.version), std::move(*located)};
 }
 
