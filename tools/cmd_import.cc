@@ -48,8 +48,8 @@ void PrintReport(Session& session, const ImportReport& report) {
     json["seconds"] = report.seconds;
     json["appliance_seconds"] = report.appliance_seconds;
     json["inspection_seconds"] = report.inspection_seconds;
-    json["disks_kept"] = std::none_of(report.disks.begin(), report.disks.end(),
-                                      [](const Disk& disk) { return disk.skeleton.IsZero(); });
+    json["disks_kept"] =
+        std::none_of(report.disks.begin(), report.disks.end(), [](const Disk& disk) { return disk.skeleton.IsZero(); });
     json["omissions"] = Json::array();
     for (const std::string& omission : report.omissions) json["omissions"].push_back(EscapeBytes(omission));
     session.out->Object(json);
@@ -122,7 +122,8 @@ Action DeclareImport(Options& options) {
   options.Positional("SOURCE", import.source,
                      "a disk image (raw, qcow2, ...), a directory or a tar archive (-: from standard input)", false);
   options.Positional("BRANCH[/TAG]", arguments->name, "a branch, made if there is none; no tag: the next vN", false);
-  options.Value("--recipe", arguments->recipe, "import what this YAML file lists (examples/recipe.yaml); go on where it ended");
+  options.Value("--recipe", arguments->recipe,
+                "import what this YAML file lists (examples/recipe.yaml); go on where it ended");
   options.Value("-m,--message", import.message, "what this version is");
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
   options.Value("--format", import.format, "raw, qcow2, tar or directory; else it is detected");
@@ -134,8 +135,9 @@ Action DeclareImport(Options& options) {
   options.Flag("--allow-empty", import.allow_empty, "make a version even if nothing changed");
   return [arguments](Session& session) -> Result<int> {
     ImportOptions& wanted = arguments->import;
-    // Buffers of whole files come and go by the thousand. Given back to the kernel and faulted in again they were 50,000
-    // page faults and 5 to 8 % of the CPU time of importing a version that changed little; the queue bounds them anyway.
+    // Buffers of whole files come and go by the thousand. Given back to the kernel and faulted in again they were
+    // 50,000 page faults and 5 to 8 % of the CPU time of importing a version that changed little; the queue bounds them
+    // anyway.
     mallopt(M_MMAP_THRESHOLD, 64 << 20);
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
     if (!arguments->recipe.empty()) {
@@ -144,7 +146,8 @@ Action DeclareImport(Options& options) {
       if (more) return UsageError("--recipe stands alone: what it imports and how is said in the file");
       return RunRecipe(session, arguments->recipe);
     }
-    if (wanted.source == kNotGiven || arguments->name == kNotGiven) return UsageError("SOURCE and BRANCH[/TAG] are required");
+    if (wanted.source == kNotGiven || arguments->name == kNotGiven)
+      return UsageError("SOURCE and BRANCH[/TAG] are required");
     const size_t slash = arguments->name.find('/');
     wanted.branch = arguments->name.substr(0, slash);
     TRY(CheckBranchName(wanted.branch));
