@@ -14,7 +14,9 @@ std::string Pack(const FileFacts& facts) { return {reinterpret_cast<const char*>
 }  // namespace
 
 KnownFiles::KnownFiles(Library& library, const Transaction& transaction, const std::vector<std::string>& branches)
-    : library_(library), transaction_(transaction), noted_(library.env(), transaction.directory(), "noted", kNotedBytes) {
+    : library_(library),
+      transaction_(transaction),
+      noted_(library.env(), transaction.directory(), "noted", kNotedBytes) {
   for (const std::string& branch : branches) {
     if (Open(branch)) break;
     facts_.reset();
@@ -39,7 +41,8 @@ bool KnownFiles::Open(const std::string& branch) {
 }
 
 std::optional<uint32_t> KnownFiles::AddFilesystem(SourceFilesystem filesystem) {
-  if (filesystems_.size() == kMaxFactsFilesystems || filesystem.identity.size() > kMaxIdentityBytes) return std::nullopt;
+  if (filesystems_.size() == kMaxFactsFilesystems || filesystem.identity.size() > kMaxIdentityBytes)
+    return std::nullopt;
   Filesystem added;
   if (facts_) {
     const auto& known = facts_->filesystems();
@@ -69,8 +72,8 @@ std::optional<Entry> KnownFiles::Find(const std::string& path, const Entry& now,
   if (*known != facts || !IsTrusted(facts_->filesystems()[*filesystem.before], now, facts)) return std::nullopt;
   auto entry = Lookup(path);
   if (!entry || entry->type != now.type || entry->mode != now.mode || entry->uid != now.uid || entry->gid != now.gid ||
-      entry->mtime_sec != now.mtime_sec || entry->mtime_nsec != now.mtime_nsec ||
-      entry->rdev_major != now.rdev_major || entry->rdev_minor != now.rdev_minor) {
+      entry->mtime_sec != now.mtime_sec || entry->mtime_nsec != now.mtime_nsec || entry->rdev_major != now.rdev_major ||
+      entry->rdev_minor != now.rdev_minor) {
     return std::nullopt;
   }
   if (entry->is_directory()) {

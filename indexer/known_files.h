@@ -16,17 +16,18 @@ namespace mirage {
 
 class KnownFiles {
  public:
-  // `branches`: whose facts are looked for; the first that has some of a version whose contents are still there gives them. None:
-  // every file is read, and the facts are kept all the same.
+  // `branches`: whose facts are looked for; the first that has some of a version whose contents are still there gives
+  // them. None: every file is read, and the facts are kept all the same.
   KnownFiles(Library& library, const Transaction& transaction, const std::vector<std::string>& branches);
   ~KnownFiles();
 
   std::optional<uint32_t> AddFilesystem(SourceFilesystem filesystem);
-  // Notes the facts. The entry of the version before, if all says that this is the same; of a directory without what is in it.
+  // Notes the facts. The entry of the version before, if all says that this is the same; of a directory without what is
+  // in it.
   std::optional<Entry> Find(const std::string& path, const Entry& now, uint64_t size, const FileFacts& facts);
 
-  // The facts of those paths that are in the version, to be called in canonical order. Whatever fails here costs the next
-  // import time, nothing else.
+  // The facts of those paths that are in the version, to be called in canonical order. Whatever fails here costs the
+  // next import time, nothing else.
   void BeginWrite();
   void Write(const std::string& path);
   void EndWrite();
@@ -36,8 +37,8 @@ class KnownFiles {
  private:
   struct Filesystem {
     SourceFilesystem source;
-    int64_t newest_sec = INT64_MIN;   // ctime
-    std::optional<uint32_t> before;   // which of the last import's it is
+    int64_t newest_sec = INT64_MIN;  // ctime
+    std::optional<uint32_t> before;  // which of the last import's it is
   };
   bool Open(const std::string& branch);
   bool IsTrusted(const FactsFilesystem& filesystem, const Entry& now, const FileFacts& facts) const;

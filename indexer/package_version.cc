@@ -126,8 +126,9 @@ std::strong_ordering CompareRpmVersions(std::string_view a, std::string_view b) 
 
 PackageFamily FamilyOf(std::string_view distro) {
   static constexpr std::array<std::string_view, 17> kRpm = {
-      "altlinux",     "centos",   "fedora",      "mageia", "mandriva",     "meego",   "openmandriva",      "opensuse", "oraclelinux",
-      "pldlinux",     "redhat-based", "rhel",    "rocky",  "scientificlinux", "sles", "suse-based", "openeuler"};
+      "altlinux",     "centos",          "fedora",      "mageia",     "mandriva",     "meego",
+      "openmandriva", "opensuse",        "oraclelinux", "pldlinux",   "redhat-based", "rhel",
+      "rocky",        "scientificlinux", "sles",        "suse-based", "openeuler"};
   return std::find(kRpm.begin(), kRpm.end(), distro) != kRpm.end() ? PackageFamily::kRpm : PackageFamily::kDebian;
 }
 
@@ -172,17 +173,22 @@ Result<PackageQuery> ParsePackageQuery(std::string_view text) {
   const std::string_view sign = text.substr(at, end - at);
   query.version = trim(text.substr(end));
   static constexpr std::array<std::pair<std::string_view, PackageQuery::Operator>, 8> kSigns = {
-      {{"<", PackageQuery::kLess}, {"<<", PackageQuery::kLess}, {"<=", PackageQuery::kLessEqual},
-       {"=", PackageQuery::kEqual}, {"==", PackageQuery::kEqual}, {">=", PackageQuery::kGreaterEqual},
-       {">", PackageQuery::kGreater}, {">>", PackageQuery::kGreater}}};
+      {{"<", PackageQuery::kLess},
+       {"<<", PackageQuery::kLess},
+       {"<=", PackageQuery::kLessEqual},
+       {"=", PackageQuery::kEqual},
+       {"==", PackageQuery::kEqual},
+       {">=", PackageQuery::kGreaterEqual},
+       {">", PackageQuery::kGreater},
+       {">>", PackageQuery::kGreater}}};
   for (const auto& [word, operation] : kSigns) {
     if (word == sign) query.operation = operation;
   }
   const bool known = sign.empty() || query.operation != PackageQuery::kAny;
   if (query.name.empty() || query.name.find_first_of(" !,;:") != std::string::npos || !known ||
       sign.empty() != query.version.empty() || query.version.find(' ') != std::string::npos) {
-    return Fail(EINVAL, "{}: not a package; write NAME, or NAME and a version with one of < <= = >= >: 'openssl<3.0.11'",
-                text);
+    return Fail(EINVAL,
+                "{}: not a package; write NAME, or NAME and a version with one of < <= = >= >: 'openssl<3.0.11'", text);
   }
   return query;
 }

@@ -1,6 +1,6 @@
-// Values by path, taken in any order and given back in canonical order (a directory before what is in it, names as unsigned
-// bytes). What exceeds the memory limit lies in sorted runs on disk, so that memory does not grow with the number of
-// paths. Files: "NAME.N" in the given directory, whose owner removes them.
+// Values by path, taken in any order and given back in canonical order (a directory before what is in it, names as
+// unsigned bytes). What exceeds the memory limit lies in sorted runs on disk, so that memory does not grow with the
+// number of paths. Files: "NAME.N" in the given directory, whose owner removes them.
 #pragma once
 
 #include <atomic>
@@ -52,7 +52,7 @@ class PathSpool {
     PathSpool& spool_;
     bool open_ = false, more_ = false;
     std::vector<std::unique_ptr<RunReader>> readers_;  // a heap with the least record on top
-    size_t next_in_memory_ = 0;  // of the records in memory, which are one more run
+    size_t next_in_memory_ = 0;                        // of the records in memory, which are one more run
     Record current_, pending_;
     std::string path_;
   };

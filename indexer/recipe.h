@@ -16,13 +16,13 @@ struct RecipeEntry {
 
 constexpr size_t kMaxRecipeBytes = 1 << 20;
 
-// `directory`: of the recipe, from where its relative paths start. EINVAL, with file and line: not YAML, a setting that is not
-// known, missing or of the wrong kind, a bad name, one tag for two images.
+// `directory`: of the recipe, from where its relative paths start. EINVAL, with file and line: not YAML, a setting that
+// is not known, missing or of the wrong kind, a bad name, one tag for two images.
 Result<std::vector<RecipeEntry>> ParseRecipe(std::string_view yaml, std::string_view file_name,
                                              const std::string& directory);
 
-// Whether the entry is done: its tag is there, and is of a version from the same source. An entry without a tag never is. EEXIST: the
-// tag is that of something else.
+// Whether the entry is done: its tag is there, and is of a version from the same source. An entry without a tag never
+// is. EEXIST: the tag is that of something else.
 Result<bool> IsDone(const Snapshot& snapshot, const ImportOptions& entry);
 
 }  // namespace mirage

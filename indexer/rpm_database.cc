@@ -27,7 +27,8 @@ tl::unexpected<Error> Damaged(std::string_view what) { return Fail(EIO, "the rpm
 Result<Package> ParseRpmHeader(std::string_view header) {
   if (header.size() < kPreambleBytes) return Damaged("a header that is cut off");
   const uint32_t tags = BigEndian(header, 0), length = BigEndian(header, 4);
-  if (tags > kMaxTags || length > kMaxDataBytes || header.size() - kPreambleBytes < size_t{tags} * kIndexBytes + length) {
+  if (tags > kMaxTags || length > kMaxDataBytes ||
+      header.size() - kPreambleBytes < size_t{tags} * kIndexBytes + length) {
     return Damaged("a header of impossible length");
   }
   const std::string_view data = header.substr(kPreambleBytes + size_t{tags} * kIndexBytes, length);

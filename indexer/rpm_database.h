@@ -1,6 +1,6 @@
-// The installed packages of an rpm database of the sqlite kind (rpm 4.16 and later: Fedora, RHEL 9, openSUSE). The file comes from an
-// image: it is parsed by the disk reader's sandboxed process, and what that sends is decoded as hostile bytes. Databases
-// of the older kinds, Berkeley DB and ndb, are not read.
+// The installed packages of an rpm database of the sqlite kind (rpm 4.16 and later: Fedora, RHEL 9, openSUSE). The file
+// comes from an image: it is parsed by the disk reader's sandboxed process, and what that sends is decoded as hostile
+// bytes. Databases of the older kinds, Berkeley DB and ndb, are not read.
 #pragma once
 
 #include <atomic>

@@ -35,8 +35,8 @@ std::string_view TakeNumber(std::string_view text, uint64_t& value) {
   return error == std::errc() ? text.substr(static_cast<size_t>(end - text.data())) : std::string_view();
 }
 
-// libguestfs has no call that tells where a file has holes. Its shell in the appliance has filefrag; it is told the file
-// by a descriptor, so that a name cannot speak in what it prints.
+// libguestfs has no call that tells where a file has holes. Its shell in the appliance has filefrag; it is told the
+// file by a descriptor, so that a name cannot speak in what it prints.
 std::vector<DataRange> FindData(guestfs_h* g, const std::string& place, uint64_t size) {
   const std::string command = "filefrag -v -b1 /proc/self/fd/0 < " + Quote("/sysroot" + place);
   char* arguments[] = {const_cast<char*>(command.c_str()), nullptr};

@@ -17,7 +17,8 @@ namespace mirage {
 Status ReadSparseFile(Appliance& appliance, const std::string& directory, const std::string& prefix,
                       const SparseFile& file, ImportSink& sink);
 
-// Where a file has data: begin and length, ascending, from what filefrag(8) prints with -v -b1. Nothing: that is not what it prints.
+// Where a file has data: begin and length, ascending, from what filefrag(8) prints with -v -b1. Nothing: that is not
+// what it prints.
 using DataRange = std::pair<uint64_t, uint64_t>;
 std::optional<std::vector<DataRange>> ParseFilefrag(std::string_view text);
 

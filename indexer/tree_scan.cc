@@ -11,10 +11,10 @@
 namespace mirage {
 namespace {
 
-constexpr size_t kNamesInACall = 2000;           // libguestfs's messages hold 4 MiB
-constexpr uint64_t kWorthAPattern = 16 << 10;    // of a wildcard, which tar matches against every name
-constexpr uint64_t kWorthAMap = 1 << 20;         // of holes, for a file to be read by its extents
-constexpr size_t kMessageOverhead = 8;           // of a string: its length, and padding to four bytes
+constexpr size_t kNamesInACall = 2000;         // libguestfs's messages hold 4 MiB
+constexpr uint64_t kWorthAPattern = 16 << 10;  // of a wildcard, which tar matches against every name
+constexpr uint64_t kWorthAMap = 1 << 20;       // of holes, for a file to be read by its extents
+constexpr size_t kMessageOverhead = 8;         // of a string: its length, and padding to four bytes
 
 std::string Join(std::string_view directory, std::string_view name) {
   if (directory.empty()) return std::string(name);
@@ -243,8 +243,8 @@ Status TreeScan::TakeOthers(Frame& frame) {
     std::vector<char*> names;
     for (size_t i = begin; i < end; ++i) names.push_back(others_[i].name.data());
     names.push_back(nullptr);
-    const AttributeList attributes(
-        guestfs_lxattrlist(appliance_.handle(), GuestPath(frame.path).c_str(), names.data()), guestfs_free_xattr_list);
+    const AttributeList attributes(guestfs_lxattrlist(appliance_.handle(), GuestPath(frame.path).c_str(), names.data()),
+                                   guestfs_free_xattr_list);
     if (!attributes) return appliance_.Failed(fmt::format("/{} cannot be read", VersionPath(frame.path)));
     uint32_t position = 0;
     for (; begin < end; ++begin) {

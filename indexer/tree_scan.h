@@ -1,6 +1,6 @@
-// Metadata of a tree in the appliance, asked for in bulk by directory, before a byte of a file is read: the facts by which
-// the next import knows a file again; what need not be read, because it is in the version before; sparse files; and what
-// tar(1) does not tell.
+// Metadata of a tree in the appliance, asked for in bulk by directory, before a byte of a file is read: the facts by
+// which the next import knows a file again; what need not be read, because it is in the version before; sparse files;
+// and what tar(1) does not tell.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,8 @@ class TreeScan {
  public:
   struct Options {
     std::string directory, prefix;  // of the appliance; of the version
-    const std::map<int64_t, uint32_t>* filesystems = nullptr;  // st_dev -> index of the sink's, where ctime is relied on
+    const std::map<int64_t, uint32_t>* filesystems =
+        nullptr;  // st_dev -> index of the sink's, where ctime is relied on
   };
   TreeScan(Appliance& appliance, ImportSink& sink, Options options, TarExcludes& excludes)
       : appliance_(appliance), sink_(sink), options_(std::move(options)), excludes_(excludes) {}
@@ -59,9 +60,9 @@ class TreeScan {
   const std::vector<SparseFile>& sparse() const { return sparse_; }  // to be read; they are excluded already
 
  private:
-  struct Child {  // a directory in a directory
-    bool same = false;        // itself
-    bool whole = true;        // all in it
+  struct Child {        // a directory in a directory
+    bool same = false;  // itself
+    bool whole = true;  // all in it
     bool empty = true;
     uint64_t bytes = 0;
   };
@@ -76,7 +77,8 @@ class TreeScan {
   Status Flush(Frame& frame);
   Status Ask(Frame& frame, size_t begin, size_t end);
   Status Leave();
-  Result<bool> Take(Frame& frame, const std::string& name, const struct guestfs_statns& st);  // true: it is left out of the stream
+  Result<bool> Take(Frame& frame, const std::string& name,
+                    const struct guestfs_statns& st);  // true: it is left out of the stream
   Status TakeOthers(Frame& frame);
   std::string VersionPath(const std::string& name) const;
   std::string GuestPath(const std::string& directory) const;

@@ -13,12 +13,12 @@ namespace {
 
 constexpr std::string_view kMagic = "MIRAGESF";
 constexpr uint32_t kVersion = 1;
-constexpr size_t kRowBytes = 28;             // without its key
-constexpr size_t kBlockBytes = 64 << 10;     // a writer closes a block here,
-constexpr size_t kBlockKeyBytes = 1 << 20;   // or when its keys, written out, take so much
+constexpr size_t kRowBytes = 28;            // without its key
+constexpr size_t kBlockBytes = 64 << 10;    // a writer closes a block here,
+constexpr size_t kBlockKeyBytes = 1 << 20;  // or when its keys, written out, take so much
 constexpr size_t kMaxBlockBytes = 256 << 10;
 constexpr size_t kMaxBlockKeyBytes = 4 << 20;
-constexpr size_t kMaxIndexBytes = 4 << 20;    // 50,000 blocks, 70 million files
+constexpr size_t kMaxIndexBytes = 4 << 20;  // 50,000 blocks, 70 million files
 constexpr size_t kCachedBlocks = 16;
 constexpr uint32_t kNanoseconds = 1'000'000'000;
 

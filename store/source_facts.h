@@ -1,6 +1,6 @@
 // What the source of a branch's last import said of each file beyond what the version holds: inode number and ctime. By
-// them the next import knows what it need not read again. A hint beside the objects, the file `facts/BRANCH` (FORMAT.md,
-// "Source facts"): it may be lost, old or damaged at any time, and then everything is read.
+// them the next import knows what it need not read again. A hint beside the objects, the file `facts/BRANCH`
+// (FORMAT.md, "Source facts"): it may be lost, old or damaged at any time, and then everything is read.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +18,8 @@
 namespace mirage {
 
 // A filesystem of the source. A file is known again only on the filesystem that it was on, and only by times after
-// `after_sec` and before `before_sec`: what was written when the filesystem was made was not stamped by a kernel, and what
-// was written in the moment of the import may have changed again within the clock's tick.
+// `after_sec` and before `before_sec`: what was written when the filesystem was made was not stamped by a kernel, and
+// what was written in the moment of the import may have changed again within the clock's tick.
 struct FactsFilesystem {
   std::string identity;  // "uuid 0123-..."; at most kMaxIdentityBytes
   int64_t after_sec = INT64_MIN, before_sec = INT64_MIN;
@@ -73,7 +73,8 @@ class SourceFactsWriter {
   Status Add(std::string_view path, const FileFacts& facts);
   // Writes the rest, all but the footer.
   Status Finish(const std::vector<FactsFilesystem>& filesystems);
-  // Makes it the facts of `branch` and `manifest`, in place of older ones. Not synced: what a power cut leaves does not check.
+  // Makes it the facts of `branch` and `manifest`, in place of older ones. Not synced: what a power cut leaves does not
+  // check.
   Status Keep(const std::string& library_path, const std::string& branch, const ObjectId& manifest);
 
  private:

@@ -22,8 +22,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kApplianceBytes = uint64_t{600} << 20;  // what libguestfs keeps of its appliance, and makes for a launch
-constexpr uint64_t kLibraryBytes = uint64_t{64} << 20;     // below that the library cannot even collect in comfort
+constexpr uint64_t kApplianceBytes = uint64_t{600}
+                                     << 20;  // what libguestfs keeps of its appliance, and makes for a launch
+constexpr uint64_t kLibraryBytes = uint64_t{64} << 20;  // below that the library cannot even collect in comfort
 
 std::string FindProgram(std::string_view name) {
   const char* const path = std::getenv("PATH");
@@ -45,7 +46,8 @@ std::string LibraryVersions() {
     const size_t slash = line.rfind('/');
     if (slash == std::string::npos) continue;
     const std::string name = line.substr(slash + 1);
-    for (const char* wanted : {"librocksdb", "libguestfs", "libfuse3", "libzstd", "libcrypto", "libarchive", "libyaml-cpp"}) {
+    for (const char* wanted :
+         {"librocksdb", "libguestfs", "libfuse3", "libzstd", "libcrypto", "libarchive", "libyaml-cpp"}) {
       if (name.starts_with(wanted)) files.insert(name);
     }
   }
@@ -90,8 +92,9 @@ class Doctor {
     for (std::string line; std::getline(release, line);) {
       if (line.starts_with("PRETTY_NAME=")) distribution = line.substr(12);
     }
-    Say(kOk, "system", fmt::format("{}, {} {}, {} processors, user {}", distribution, name.sysname, name.release,
-                                   sysconf(_SC_NPROCESSORS_ONLN), geteuid()));
+    Say(kOk, "system",
+        fmt::format("{}, {} {}, {} processors, user {}", distribution, name.sysname, name.release,
+                    sysconf(_SC_NPROCESSORS_ONLN), geteuid()));
     Say(kOk, "libraries", LibraryVersions());
     const std::string reader = FindDiskReader();
     const bool found = reader.find('/') != std::string::npos || !FindProgram(reader).empty();
@@ -105,19 +108,22 @@ class Doctor {
       close(device);
       Say(kOk, "fuse", "/dev/fuse can be opened");
     } else {
-      Say(kMissing, "fuse", fmt::format("/dev/fuse: {}; load the module fuse, or give the container the device", strerror(errno)));
+      Say(kMissing, "fuse",
+          fmt::format("/dev/fuse: {}; load the module fuse, or give the container the device", strerror(errno)));
     }
     const std::string program = FindProgram("fusermount3");
     const bool needed = geteuid() != 0;
-    Say(!program.empty() ? kOk : needed ? kMissing : kNote, "fusermount3",
-        !program.empty() ? program : "not found; users other than root cannot mount: install fuse3");
+    Say(!program.empty() ? kOk
+        : needed         ? kMissing
+                         : kNote,
+        "fusermount3", !program.empty() ? program : "not found; users other than root cannot mount: install fuse3");
     bool allowed = false;
     std::ifstream configuration("/etc/fuse.conf");
     for (std::string line; std::getline(configuration, line);) allowed = allowed || line == "user_allow_other";
     Say(allowed || !needed ? kOk : kNote, "allow_other",
-        allowed   ? "user_allow_other is set in /etc/fuse.conf"
-        : needed  ? "user_allow_other is not set in /etc/fuse.conf: only root can mount with -o allow_other"
-                  : "root needs no user_allow_other");
+        allowed  ? "user_allow_other is set in /etc/fuse.conf"
+        : needed ? "user_allow_other is not set in /etc/fuse.conf: only root can mount with -o allow_other"
+                 : "root needs no user_allow_other");
   }
 
   void Space(std::string_view what, const std::string& directory, uint64_t wanted) {
@@ -146,9 +152,10 @@ class Doctor {
       Say(kMissing, "library", library.error().message);
     } else {
       const auto branches = (*library)->snapshot()->Branches();
-      Say(kOk, "library", fmt::format("{}: {} branches, record {} of refs.log, collected {} times", path,
-                                      branches ? branches->size() : 0, (*library)->snapshot()->sequence(),
-                                      (*library)->snapshot()->generation()));
+      Say(kOk, "library",
+          fmt::format("{}: {} branches, record {} of refs.log, collected {} times", path,
+                      branches ? branches->size() : 0, (*library)->snapshot()->sequence(),
+                      (*library)->snapshot()->generation()));
       if (const auto overlays = ListOverlays(**library); overlays && !overlays->empty()) {
         Say(kNote, "overlays", fmt::format("{} edits in progress or left: `mirage overlay list`", overlays->size()));
       }
@@ -162,7 +169,8 @@ class Doctor {
     size_t alive = 0, dead = 0;
     if (const auto names = env.List(path + "/staging")) {
       for (const std::string& name : *names) {
-        const auto lock = FileLock::Acquire(env, fmt::format("{}/staging/{}/lock", path, name), LockMode::kShared, 0, "doctor");
+        const auto lock =
+            FileLock::Acquire(env, fmt::format("{}/staging/{}/lock", path, name), LockMode::kShared, 0, "doctor");
         ++(lock ? dead : alive);
       }
     }
@@ -183,7 +191,8 @@ class Doctor {
     }
     if (qemu.empty() && access("/usr/libexec/qemu-kvm", X_OK) == 0) qemu = "/usr/libexec/qemu-kvm";
     Say(qemu.empty() ? kMissing : kOk, "qemu",
-        qemu.empty() ? "no qemu-system-... on PATH: disks but raw ext2/3/4 ones cannot be read; install qemu-system" : qemu);
+        qemu.empty() ? "no qemu-system-... on PATH: disks but raw ext2/3/4 ones cannot be read; install qemu-system"
+                     : qemu);
     std::string kernel;
     bool unreadable = false;
     std::error_code ignored;
@@ -207,7 +216,8 @@ class Doctor {
     Space("appliance space", cache != nullptr ? cache : temporary != nullptr ? temporary : "/var/tmp", kApplianceBytes);
     const std::string why = ProbeHardwareAcceleration();
     Say(why.empty() ? kOk : kNote, "acceleration",
-        why.empty() ? "a processor of /dev/kvm runs" : fmt::format("none ({}): the appliance is emulated, some ten times slower", why));
+        why.empty() ? "a processor of /dev/kvm runs"
+                    : fmt::format("none ({}): the appliance is emulated, some ten times slower", why));
     if (!launch) return;
     const std::string image = fs::temp_directory_path(ignored) / fmt::format("mirage-doctor-{}.raw", getpid());
     {
@@ -220,8 +230,7 @@ class Doctor {
       close(file);
     }
     Appliance::Options options;
-    options.path = image;
-    options.format = "raw";
+    options.drives = {{.path = image, .format = "raw"}};
     options.say = [this](std::string_view line) { Say(kNote, "launch", line); };
     const auto start = std::chrono::steady_clock::now();
     const auto appliance = Appliance::Launch(std::move(options));

@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <map>
 
-#include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 
 #include "tests/bench/measure.h"
@@ -55,7 +55,8 @@ class Disk {
   // The largest partition of a disk (or the disk) on a mount of its own, `script` run in it.
   std::string InMount(const std::string& image, const std::string& mode, const std::string& script) const {
     return fmt::format(
-        "set -e; mkdir -p {1}; read -r start sectors < <(partx -gbo START,SECTORS {0} 2>/dev/null | sort -k2n | tail -1) || true; "
+        "set -e; mkdir -p {1}; read -r start sectors < <(partx -gbo START,SECTORS {0} 2>/dev/null | sort -k2n | tail "
+        "-1) || true; "
         "mount -o loop,{2},offset=$((${{start:-0}} * 512)) {0} {1}; trap 'cd /; umount {3}' EXIT; {4}",
         Quote(image), Quote(Path("mnt")), mode, Path("mnt"), script);
   }
@@ -69,23 +70,28 @@ class Disk {
       return;
     }
     Run_(fmt::format("{} {} >&2", Quote(MIRAGE_SOURCE_DIR "/examples/make_disks.sh"), Quote(Path("debian"))));
-    Run_(fmt::format("cd {} && rm -f first.raw && truncate -s 1G first.raw && echo 'start=2048,type=83' | sfdisk -q first.raw && "
-                     "mkfs.ext4 -q -F -U 5b9dd4b0-6f4e-4d6c-9d3e-2f0d1c3a7e11 -E offset=1048576 first.raw 1047552k && sleep 1",
-                     Quote(work_)));
-    Run_(InMount(Path("first.raw"), "rw", fmt::format("cp -a {}/. {}/; sync; sleep 3; touch {}/etc/.last", Quote(Path("debian/v1")),
-                                                      Quote(Path("mnt")), Quote(Path("mnt")))));
+    Run_(fmt::format(
+        "cd {} && rm -f first.raw && truncate -s 1G first.raw && echo 'start=2048,type=83' | sfdisk -q first.raw && "
+        "mkfs.ext4 -q -F -U 5b9dd4b0-6f4e-4d6c-9d3e-2f0d1c3a7e11 -E offset=1048576 first.raw 1047552k && sleep 1",
+        Quote(work_)));
+    Run_(InMount(Path("first.raw"), "rw",
+                 fmt::format("cp -a {}/. {}/; sync; sleep 3; touch {}/etc/.last", Quote(Path("debian/v1")),
+                             Quote(Path("mnt")), Quote(Path("mnt")))));
   }
   void MakeSecond() {
     if (options_.keep && fs::exists(Path("second.raw"))) return;
     Run_(fmt::format("cp --sparse=always {} {}", Quote(Path("first.raw")), Quote(Path("second.raw"))));
-    Run_(InMount(Path("second.raw"), "rw", fmt::format("cd {}; find . -xdev -type f -size +0 | sort | awk 'NR % 100 == 50' | "
-                                                       "while read -r f; do echo changed >>\"$f\"; done; cd /", Quote(Path("mnt")))));
+    Run_(InMount(Path("second.raw"), "rw",
+                 fmt::format("cd {}; find . -xdev -type f -size +0 | sort | awk 'NR % 100 == 50' | "
+                             "while read -r f; do echo changed >>\"$f\"; done; cd /",
+                             Quote(Path("mnt")))));
   }
   static void Run_(const std::string& command) { bench::Run(command); }
 
   Import Mirage(const std::string& library, const std::string& source, const std::string& arguments) const {
     const std::string mirage = Quote(options_.binary + "/mirage") + " -q -L " + Quote(Path(library));
-    const auto json = nlohmann::json::parse(Output(fmt::format("{} --json import {} {} disk", mirage, arguments, Quote(source))));
+    const auto json =
+        nlohmann::json::parse(Output(fmt::format("{} --json import {} {} disk", mirage, arguments, Quote(source))));
     return {json["seconds"], json["appliance_seconds"], json["inspection_seconds"],
             json["files"],   json["unchanged_files"],   json["bytes"]};
   }
@@ -109,9 +115,10 @@ class Disk {
     const auto directory = [&] {
       Fresh("directory");
       const std::string mirage = Quote(options_.binary + "/mirage") + " -q -L " + Quote(Path("directory"));
-      const auto json = nlohmann::json::parse(Output(InMount(
-          first, "ro", fmt::format("cat $(find {0} -xdev -type f) >/dev/null 2>&1 || true; {1} --json import {0} disk",
-                                   Quote(Path("mnt")), mirage))));
+      const auto json = nlohmann::json::parse(Output(
+          InMount(first, "ro",
+                  fmt::format("cat $(find {0} -xdev -type f) >/dev/null 2>&1 || true; {1} --json import {0} disk",
+                              Quote(Path("mnt")), mirage))));
       Note("directory first", json["seconds"]);
     };
     if (round % 2 == 0) {
@@ -198,7 +205,8 @@ int main(int argc, char** argv) {
   app.add_option("IMAGE", options.image, "a raw disk (default: a Debian one made by examples/make_disks.sh)")
       ->check(CLI::ExistingFile);
   app.add_option("-n,--rounds", options.rounds, "rounds; medians are reported (default 3)")->check(CLI::Range(1, 1000));
-  app.add_option("--work", options.work, "work in DIR/mirage-bench-disk (default /var/tmp)")->check(CLI::ExistingDirectory);
+  app.add_option("--work", options.work, "work in DIR/mirage-bench-disk (default /var/tmp)")
+      ->check(CLI::ExistingDirectory);
   app.add_flag("--emulate", options.emulate, "no hardware acceleration, on either side");
   app.add_flag("--no-guestfs", no_guestfs, "the direct reader and directories alone");
   app.add_flag("--keep", options.keep, "leave the working directory, and use the disks that are there");

@@ -32,7 +32,8 @@ std::string Output(const std::string& command) {
 
 // Versions that share most of themselves, so that comparisons go deep.
 std::string RandomVersion(std::mt19937& random, bool debian) {
-  static const std::vector<std::string> kPieces = {"1", "0", "10", "01", "a", "rc", "Z", ".", "~", "+", "3.0.11", "beta"};
+  static const std::vector<std::string> kPieces = {"1", "0", "10", "01", "a",      "rc",
+                                                   "Z", ".", "~",  "+",  "3.0.11", "beta"};
   std::string version = std::to_string(random() % 3);
   for (size_t i = random() % 5; i-- > 0;) {
     const std::string& piece = kPieces[random() % kPieces.size()];
@@ -48,12 +49,15 @@ TEST(PackageVersionTest, OrderIsDpkgs) {
   const unsigned seed = std::random_device()();
   std::mt19937 random(seed);
   std::string script;
-  std::vector<std::pair<std::string, std::string>> pairs = {
-      {"1.0~rc1", "1.0"}, {"1.0", "1.0-0"}, {"3.0.9-1", "3.0.11-1"}, {"1:0", "2"}, {"1.0a", "1.0+"}, {"1-2-3", "1-2.1"}};
+  std::vector<std::pair<std::string, std::string>> pairs = {{"1.0~rc1", "1.0"},      {"1.0", "1.0-0"},
+                                                            {"3.0.9-1", "3.0.11-1"}, {"1:0", "2"},
+                                                            {"1.0a", "1.0+"},        {"1-2-3", "1-2.1"}};
   while (pairs.size() < 300) pairs.emplace_back(RandomVersion(random, true), RandomVersion(random, true));
   for (const auto& [a, b] : pairs) {
-    script += fmt::format("dpkg --compare-versions '{0}' lt '{1}' && echo '<' || {{ dpkg --compare-versions '{0}' gt '{1}' && "
-                          "echo '>' || echo '='; }}\n", a, b);
+    script += fmt::format(
+        "dpkg --compare-versions '{0}' lt '{1}' && echo '<' || {{ dpkg --compare-versions '{0}' gt '{1}' && "
+        "echo '>' || echo '='; }}\n",
+        a, b);
   }
   const TemporaryDirectory directory;
   std::ofstream(directory / "script") << script;
@@ -61,7 +65,10 @@ TEST(PackageVersionTest, OrderIsDpkgs) {
   ASSERT_EQ(answers.size(), 2 * pairs.size());
   for (size_t i = 0; i < pairs.size(); ++i) {
     const auto order = CompareDebianVersions(pairs[i].first, pairs[i].second);
-    EXPECT_EQ(order < 0 ? '<' : order > 0 ? '>' : '=', answers[2 * i])
+    EXPECT_EQ(order < 0   ? '<'
+              : order > 0 ? '>'
+                          : '=',
+              answers[2 * i])
         << pairs[i].first << " and " << pairs[i].second << ", seed " << seed;
     EXPECT_EQ(CompareDebianVersions(pairs[i].second, pairs[i].first) < 0, order > 0);
   }
@@ -71,8 +78,8 @@ TEST(PackageVersionTest, OrderIsRpms) {
   if (!Has("rpm")) GTEST_SKIP() << "rpm is not installed";
   const unsigned seed = std::random_device()();
   std::mt19937 random(seed);
-  std::vector<std::pair<std::string, std::string>> pairs = {{"1.0~rc1", "1.0"}, {"1.0^git", "1.0"}, {"1.0^a", "1.0.1"},
-                                                            {"3.0.9", "3.0.11"}, {"1.0a", "1.0.1"}, {"a", "1"}};
+  std::vector<std::pair<std::string, std::string>> pairs = {{"1.0~rc1", "1.0"},  {"1.0^git", "1.0"}, {"1.0^a", "1.0.1"},
+                                                            {"3.0.9", "3.0.11"}, {"1.0a", "1.0.1"},  {"a", "1"}};
   while (pairs.size() < 300) pairs.emplace_back(RandomVersion(random, false), RandomVersion(random, false));
   std::string lua = "%{lua:\n";
   for (auto& [a, b] : pairs) {
@@ -124,15 +131,16 @@ class RpmDatabaseTest : public LibraryTest {
   std::string MakeRoot() const {
     const std::string root = directory_ / "root", spec = directory_ / "spec";
     for (const auto& [name, epoch, arch] : {std::tuple("openssl", "1", "noarch"), {"zlib", "", "noarch"}}) {
-      std::ofstream(spec) << "Name: " << name << "\nVersion: 3.0.9\nRelease: 7.el9\nSummary: s\nLicense: none\nBuildArch: "
-                          << arch << "\n" << (*epoch ? fmt::format("Epoch: {}\n", epoch) : "")
-                          << "%description\nnothing\n%files\n";
+      std::ofstream(spec) << "Name: " << name
+                          << "\nVersion: 3.0.9\nRelease: 7.el9\nSummary: s\nLicense: none\nBuildArch: " << arch << "\n"
+                          << (*epoch ? fmt::format("Epoch: {}\n", epoch) : "") << "%description\nnothing\n%files\n";
       EXPECT_TRUE(Shell(fmt::format("rpmbuild --quiet -bb --define '_topdir {}' {} 2>&1", directory_ / "build", spec)));
     }
-    EXPECT_TRUE(Shell(fmt::format(
-        "rpm --root {0} --define '_db_backend sqlite' --define '_dbpath /var/lib/rpm' --initdb && "
-        "rpm --root {0} --define '_db_backend sqlite' --define '_dbpath /var/lib/rpm' -i --justdb --nodeps --ignorearch {1}/RPMS/noarch/*.rpm",
-        root, directory_ / "build")));
+    EXPECT_TRUE(
+        Shell(fmt::format("rpm --root {0} --define '_db_backend sqlite' --define '_dbpath /var/lib/rpm' --initdb && "
+                          "rpm --root {0} --define '_db_backend sqlite' --define '_dbpath /var/lib/rpm' -i --justdb "
+                          "--nodeps --ignorearch {1}/RPMS/noarch/*.rpm",
+                          root, directory_ / "build")));
     return root;
   }
 };
@@ -193,8 +201,15 @@ TEST(RpmHeaderTest, IsReadWithinItsBounds) {
     return std::string{static_cast<char>(n >> 24), static_cast<char>(n >> 16), static_cast<char>(n >> 8),
                        static_cast<char>(n)};
   };
-  const std::string data = std::string("a\0" "1\0" "2\0", 6) + number(3);
-  const auto tag = [&](uint32_t id, uint32_t type, uint32_t at) { return number(id) + number(type) + number(at) + number(1); };
+  const std::string data = std::string(
+                               "a\0"
+                               "1\0"
+                               "2\0",
+                               6) +
+                           number(3);
+  const auto tag = [&](uint32_t id, uint32_t type, uint32_t at) {
+    return number(id) + number(type) + number(at) + number(1);
+  };
   const std::string tags = tag(1000, 6, 0) + tag(1001, 6, 2) + tag(1002, 6, 4) + tag(1003, 4, 6);
   const std::string header = number(4) + number(10) + tags + data;
   EXPECT_EQ(Must(ParseRpmHeader(header)), (Package{"a", "3:1-2", ""}));
@@ -204,10 +219,11 @@ TEST(RpmHeaderTest, IsReadWithinItsBounds) {
 }
 
 TEST(RecipeTest, IsReadStrictly) {
-  const auto entries = Must(ParseRecipe("defaults:\n  exclude: [/tmp/*]\n  reader: direct\nimages:\n"
-                                        "  - source: a.raw\n    version: web/v1\n    message: one\n    exclude: ['*.o']\n"
-                                        "  - {source: /b.raw, version: db, reader: auto, paranoid: true}\n",
-                                        "r.yaml", "/recipes"));
+  const auto entries =
+      Must(ParseRecipe("defaults:\n  exclude: [/tmp/*]\n  reader: direct\nimages:\n"
+                       "  - source: a.raw\n    version: web/v1\n    message: one\n    exclude: ['*.o']\n"
+                       "  - {source: /b.raw, version: db, reader: auto, paranoid: true}\n",
+                       "r.yaml", "/recipes"));
   ASSERT_EQ(entries.size(), 2U);
   EXPECT_EQ(entries[0].options.source, "/recipes/a.raw");
   EXPECT_EQ(entries[0].options.branch, "web");

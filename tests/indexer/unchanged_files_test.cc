@@ -55,8 +55,7 @@ void ChangeInSecret(const std::string& path, const std::string& bytes) {
   const auto before = Stat(path);
   ASSERT_EQ(before.stx_size, bytes.size());
   std::ofstream(path, std::ios::in | std::ios::out) << bytes;
-  const timespec times[] = {{0, UTIME_OMIT},
-                            {before.stx_mtime.tv_sec, static_cast<long>(before.stx_mtime.tv_nsec)}};
+  const timespec times[] = {{0, UTIME_OMIT}, {before.stx_mtime.tv_sec, static_cast<long>(before.stx_mtime.tv_nsec)}};
   ASSERT_EQ(utimensat(AT_FDCWD, path.c_str(), times, 0), 0);
 }
 
@@ -152,19 +151,22 @@ TEST_F(UnchangedFilesTest, OfADiskAndWhatEachModeSees) {
   EXPECT_EQ(Content("/sda/b"), "two");
 }
 
-// Files that the maker of a filesystem put there have the times that it pleased, and may have kept them with other bytes.
+// Files that the maker of a filesystem put there have the times that it pleased, and may have kept them with other
+// bytes.
 TEST_F(UnchangedFilesTest, WhatMkfsWroteIsNotTrusted) {
   const std::string image = directory_ / "disk.raw", top = directory_ / "top";
   fs::create_directory(top);
   std::ofstream(top + "/version") << "1.2.3";
   for (int i = 0; i < 2; ++i) {
     fs::remove(image);
-    ASSERT_TRUE(Shell(fmt::format("E2FSPROGS_FAKE_TIME=1700000000 mkfs.ext4 -q -F -d {} "
-                                  "-U 01234567-89ab-cdef-0123-456789abcdef {} 8M",
-                                  top, image)));
-    ASSERT_TRUE(Shell(fmt::format("debugfs -w -R 'set_inode_field /version ctime @1700000000' {} >/dev/null 2>&1 && "
-                                  "debugfs -w -R 'set_inode_field /version mtime @1700000000' {} >/dev/null 2>&1",
-                                  image, image)));
+    ASSERT_TRUE(
+        Shell(fmt::format("E2FSPROGS_FAKE_TIME=1700000000 mkfs.ext4 -q -F -d {} "
+                          "-U 01234567-89ab-cdef-0123-456789abcdef {} 8M",
+                          top, image)));
+    ASSERT_TRUE(
+        Shell(fmt::format("debugfs -w -R 'set_inode_field /version ctime @1700000000' {} >/dev/null 2>&1 && "
+                          "debugfs -w -R 'set_inode_field /version mtime @1700000000' {} >/dev/null 2>&1",
+                          image, image)));
     EXPECT_EQ(Run(image).unchanged_files, 0U);
     EXPECT_EQ(Content("/sda/version"), i == 0 ? "1.2.3" : "1.2.4");
     std::ofstream(top + "/version") << "1.2.4";
@@ -179,7 +181,8 @@ TEST(SparseFileTest, TakesWhatFilefragPrints) {
   EXPECT_EQ(ParseFilefrag(head +
                           "   0:     4096..    8191:     40960..     45055:   4096:       4096: \n"
                           "   1:    12288..   16383:     49152..     53247:   4096:      53248: unwritten\n"
-                          "   2:  1048576.. 1052671:     90112..     94207:   4096:            : last\n" + end),
+                          "   2:  1048576.. 1052671:     90112..     94207:   4096:            : last\n" +
+                          end),
             (std::vector<DataRange>{{4096, 4096}, {1048576, 4096}}));
   EXPECT_EQ(ParseFilefrag("Filesystem type is: ef53\n/proc/self/fd/0: 0 extents found\n"), std::vector<DataRange>());
   for (const std::string& bad :
