@@ -20,7 +20,7 @@
 namespace mirage {
 namespace {
 
-constexpr int kAcceleratedLaunchSeconds = 120;
+constexpr int kAcceleratedLaunchSeconds = 60;
 constexpr int kEmulatedLaunchSeconds = 900;
 constexpr auto kProbeTime = std::chrono::seconds(3);
 constexpr size_t kMaxErrorBytes = 300;
