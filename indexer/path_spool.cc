@@ -3,22 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
+#include "indexer/scratch_bytes.h"
+
 namespace mirage {
 namespace {
 
 constexpr size_t kReadBytes = 256 << 10;
 constexpr size_t kWriteBytes = 1 << 20;
-
-// Scratch bytes of this process alone: host order, no versions.
-template <typename T>
-void Put(std::string& out, const T& value) {
-  out.append(reinterpret_cast<const char*>(&value), sizeof value);
-}
-template <typename T>
-void Take(std::string_view& in, T& value) {
-  std::memcpy(&value, in.data(), sizeof value);
-  in.remove_prefix(sizeof value);
-}
 
 }  // namespace
 
@@ -44,9 +35,9 @@ class PathSpool::RunReader {
     if (buffer_.size() - start_ < kHeader) return Fail(EIO, "scratch file of paths: it ends too early");
     std::string_view header(buffer_.data() + start_, kHeader);
     uint32_t key_bytes, value_bytes;
-    Take(header, key_bytes);
-    Take(header, value_bytes);
-    Take(header, record.ticket);
+    TakeScratch(header, key_bytes);
+    TakeScratch(header, value_bytes);
+    TakeScratch(header, record.ticket);
     TRY(Fill(kHeader + key_bytes + value_bytes));
     if (buffer_.size() - start_ < kHeader + key_bytes + value_bytes) {
       return Fail(EIO, "scratch file of paths: it ends too early");
@@ -102,9 +93,9 @@ Status PathSpool::Spill() {
   std::string out;
   uint64_t offset = 0;
   for (const Record& record : records_) {
-    Put(out, static_cast<uint32_t>(record.key.size()));
-    Put(out, static_cast<uint32_t>(record.value.size()));
-    Put(out, record.ticket);
+    PutScratch(out, static_cast<uint32_t>(record.key.size()));
+    PutScratch(out, static_cast<uint32_t>(record.value.size()));
+    PutScratch(out, record.ticket);
     out += record.key;
     out += record.value;
     if (out.size() >= kWriteBytes) {

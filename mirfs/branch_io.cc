@@ -110,8 +110,8 @@ Result<int> BranchFs::HostFileOf(Node& node, int flags) {
 OpenFile BranchFs::MakeHandle(Node& node, int flags, bool host_file) {
   OpenFile opened;
   opened.handle = 1;  // all that are not the kernel's are alike
-  if (host_file && HoldReserve()) {
-    if (const auto descriptor = HostFileOf(node, flags); descriptor && *descriptor >= 0) {
+  if (host_file) {
+    if (const auto descriptor = HostFileOf(node, flags); descriptor && *descriptor >= 0 && HoldReserve()) {
       opened = {.handle = kHostFileHandle, .host_file = *descriptor, .keep_cache = false};
       ++node.host_handles;
       ++host_handles_;

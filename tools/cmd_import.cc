@@ -156,7 +156,9 @@ Action DeclareImport(Options& options) {
     mallopt(M_TRIM_THRESHOLD, 256 << 20);
     if (!arguments->recipe.empty()) {
       const bool more = arguments->source != kNotGiven || !arguments->disks.empty() || !wanted.message.empty() ||
-                        !wanted.parent.empty() || !wanted.format.empty() || !wanted.exclude.empty();
+                        !wanted.parent.empty() || !wanted.format.empty() || !wanted.exclude.empty() || wanted.paranoid ||
+                        wanted.layers || !wanted.image.empty() || !wanted.platform.empty() || !wanted.keys.empty() ||
+                        wanted.skip_unreadable || wanted.allow_empty || wanted.reader != "auto";
       if (more) return UsageError("--recipe stands alone: what it imports and how is said in the file");
       return RunRecipe(session, arguments->recipe);
     }

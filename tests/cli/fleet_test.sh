@@ -44,6 +44,7 @@ err_has 'web/v2: the tag is taken, by a version of .*/new.raw'
 echo 'images: [{source: a, versoin: b}]' >"$work/bad.yaml"
 expect_error 1 'bad.yaml: line 1: unknown setting "versoin"' "$mirage" import --recipe "$work/bad.yaml"
 expect_error 2 'stands alone' "$mirage" import --recipe "$work/bad.yaml" "$work/plain" plain
+expect_error 2 'stands alone' "$mirage" import --recipe "$work/recipe.yaml" --layers
 expect_error 2 'write import SOURCE' "$mirage" import "$work/plain"
 
 expect 0 "$mirage" find --package 'openssl<3.0.11'
