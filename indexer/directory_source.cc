@@ -12,8 +12,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <ctime>
+#include <deque>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +27,7 @@ namespace mirage {
 namespace {
 
 constexpr size_t kReadBytes = 1 << 20;
+constexpr size_t kGuesses = 2;     // large files that are hashed beside the walk
 constexpr size_t kOpenDepth = 64;  // directories deeper than this are reached anew from the deepest open one above
 
 class Descriptor {
@@ -110,6 +114,7 @@ bool StampsEveryChange(unsigned long type) {
 class DirectorySource::Walk {
  public:
   Walk(const DirectorySource& source, ImportSink& sink) : source_(source), sink_(sink) {}
+  ~Walk() { given_up_ = true; }
 
   Status Run() {
     const int fd = open(source_.path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
@@ -132,7 +137,7 @@ class DirectorySource::Walk {
       const std::string name = stack_.back().subdirectories[stack_.back().next++];
       TRY(Enter(name));
     }
-    return {};
+    return Settle(0);
   }
 
  private:
@@ -144,12 +149,21 @@ class DirectorySource::Walk {
     std::vector<std::string> subdirectories;
     size_t next = 0;
   };
+  // A large file that is being hashed beside the walk, to see whether it is what it was.
+  struct Guess {
+    Descriptor file;
+    std::string path;
+    struct stat st;
+    XattrSet xattrs;
+    ObjectId content;
+    std::future<Result<bool>> is_right;
+  };
 
   std::string HostPath(std::string_view path) const {
     return path.empty() ? source_.path_ : fmt::format("{}/{}", source_.path_, path);
   }
   tl::unexpected<Error> Failed(int code, std::string_view path) const { return FailErrno(code, HostPath(path)); }
-  bool Interrupted() const { return source_.interrupted_ != nullptr && source_.interrupted_->load(); }
+  bool Interrupted() const { return given_up_ || (source_.interrupted_ != nullptr && source_.interrupted_->load()); }
   // What moved under our hands is no reason to give up: it is named.
   void Warn(std::string_view path, std::string_view what) {
     sink_.Omit(fmt::format("{} {}", HostPath(path), what));
@@ -254,7 +268,7 @@ class DirectorySource::Walk {
       if (first != firsts_.end()) return sink_.AddLink(std::move(path), first->second);
     }
     if (S_ISREG(st.st_mode)) {
-      const Descriptor file = OpenAt(fd, name.c_str(), 0);
+      Descriptor file = OpenAt(fd, name.c_str(), 0);
       if (!file && (errno == ENOENT || errno == ELOOP)) {
         Warn(path, "went away while it was being read");
         return {};
@@ -266,7 +280,7 @@ class DirectorySource::Walk {
         return {};
       }
       if (st.st_nlink > 1) firsts_.emplace(Inode{st.st_dev, st.st_ino}, path);
-      return AddRegular(file.get(), path, st);
+      return AddRegular(std::move(file), std::move(path), st);
     }
     std::string target;
     if (S_ISLNK(st.st_mode)) {
@@ -284,38 +298,88 @@ class DirectorySource::Walk {
     return sink_.Add(path, std::move(entry), xattrs, std::move(target));
   }
 
-  Status AddRegular(int fd, const std::string& path, const struct stat& st) {
-    ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, path));
+  Status AddRegular(Descriptor file, std::string path, const struct stat& st) {
+    const int fd = file.get();
+    ASSIGN_OR_RETURN(XattrSet xattrs, ReadXattrs(fd, path));
     const auto size = static_cast<uint64_t>(st.st_size);
     if (const auto filesystem = FilesystemOf(fd, st.st_dev)) {
       const FileFacts facts{*filesystem, st.st_ino, st.st_ctim.tv_sec, static_cast<uint32_t>(st.st_ctim.tv_nsec)};
       if (sink_.Unchanged(path, EntryFromStat(st), size, facts)) return sink_.AddUnchanged(path, &xattrs);
     }
-    uint64_t got = 0;
-    if (size <= kWholeFileBytes) {
-      std::string bytes;
-      bytes.resize_and_overwrite(static_cast<size_t>(size), [&](char*, size_t) { return static_cast<size_t>(size); });
-      while (got < size) {
-        const ssize_t n = pread(fd, bytes.data() + got, static_cast<size_t>(size - got), static_cast<off_t>(got));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return Failed(errno, path);
-        if (n == 0) break;
-        got += static_cast<uint64_t>(n);
-      }
-      bytes.resize(static_cast<size_t>(got));
-      TRY(sink_.AddFile(path, EntryFromStat(st), xattrs, std::move(bytes)));
-    } else {
-      TRY(sink_.BeginFile(path, EntryFromStat(st), xattrs));
-      TRY(ReadLarge(fd, path, size, got));
-      TRY(sink_.EndFile());
+    if (size > kWholeFileBytes) {
+      const auto likely = sink_.LikelyContent(path, EntryFromStat(st), size);
+      if (!likely) return AddLarge(fd, path, st, xattrs);
+      guesses_.push_back({std::move(file), path, st, std::move(xattrs), *likely, {}});
+      guesses_.back().is_right = std::async(
+          std::launch::async, [this, fd, path, size, content = *likely] { return Hashes(fd, path, size, content); });
+      return Settle(kGuesses);
     }
+    uint64_t got = 0;
+    std::string bytes;
+    bytes.resize_and_overwrite(static_cast<size_t>(size), [&](char*, size_t) { return static_cast<size_t>(size); });
+    while (got < size) {
+      const ssize_t n = pread(fd, bytes.data() + got, static_cast<size_t>(size - got), static_cast<off_t>(got));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Failed(errno, path);
+      if (n == 0) break;
+      got += static_cast<uint64_t>(n);
+    }
+    bytes.resize(static_cast<size_t>(got));
+    TRY(sink_.AddFile(path, EntryFromStat(st), xattrs, std::move(bytes)));
+    return CheckSteady(fd, path, st, got);
+  }
+
+  Status AddLarge(int fd, const std::string& path, const struct stat& st, const XattrSet& xattrs) {
+    uint64_t got = 0;
+    TRY(sink_.BeginFile(path, EntryFromStat(st), xattrs));
+    TRY(ReadLarge(fd, path, static_cast<uint64_t>(st.st_size), got));
+    TRY(sink_.EndFile());
+    return CheckSteady(fd, path, st, got);
+  }
+
+  Status CheckSteady(int fd, const std::string& path, const struct stat& st, uint64_t got) {
     struct stat after;
     if (fstat(fd, &after) != 0) return Failed(errno, path);
-    if (got != size || after.st_size != st.st_size || after.st_mtim.tv_sec != st.st_mtim.tv_sec ||
-        after.st_mtim.tv_nsec != st.st_mtim.tv_nsec) {
+    if (got != static_cast<uint64_t>(st.st_size) || after.st_size != st.st_size ||
+        after.st_mtim.tv_sec != st.st_mtim.tv_sec || after.st_mtim.tv_nsec != st.st_mtim.tv_nsec) {
       Warn(path, "changed while it was being read");
     }
     return {};
+  }
+
+  // Waits for guesses, the oldest first, until no more than `most` are open. A file that was guessed wrong is read.
+  Status Settle(size_t most) {
+    while (guesses_.size() > most) {
+      Guess guess = std::move(guesses_.front());
+      guesses_.pop_front();
+      ASSIGN_OR_RETURN(const bool right, guess.is_right.get());
+      if (!right) {
+        TRY(AddLarge(guess.file.get(), guess.path, guess.st, guess.xattrs));
+        continue;
+      }
+      const auto size = static_cast<uint64_t>(guess.st.st_size);
+      TRY(sink_.AddLikely(guess.path, EntryFromStat(guess.st), guess.xattrs, guess.content, size));
+      TRY(CheckSteady(guess.file.get(), guess.path, guess.st, size));
+    }
+    return {};
+  }
+
+  // Whether the file's bytes hash to `content`. To cut them, to hash the pieces too and to look for each of those would
+  // cost four times as much. Runs beside the walk.
+  Result<bool> Hashes(int fd, const std::string& path, uint64_t size, const ObjectId& content) const {
+    Sha256 hash;
+    std::string buffer(kReadBytes, '\0');
+    for (uint64_t got = 0; got < size;) {
+      if (Interrupted()) return Fail(EINTR, "interrupted");
+      const ssize_t n = pread(fd, buffer.data(), static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - got)),
+                              static_cast<off_t>(got));
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return Failed(errno, path);
+      if (n == 0) return false;
+      hash.Update(std::string_view(buffer).substr(0, static_cast<size_t>(n)));
+      got += static_cast<uint64_t>(n);
+    }
+    return hash.Finish() == content;
   }
 
   // The filesystem of an open file, if its ctime is to be relied on.
@@ -413,6 +477,8 @@ class DirectorySource::Walk {
   std::map<Inode, std::string> firsts_;  // of inodes with several names: the one that came first
   const int64_t started_ = time(nullptr);
   std::map<dev_t, std::optional<uint32_t>> filesystems_;
+  std::atomic<bool> given_up_ = false;
+  std::deque<Guess> guesses_;  // last: they read what is above until they end
 };
 
 Result<SourceDescription> DirectorySource::Read(ImportSink& sink) {

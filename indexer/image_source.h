@@ -64,6 +64,18 @@ class ImportSink {
   // (and of a directory what is in it).
   virtual Status AddUnchanged(std::string /*path*/, const XattrSet* /*xattrs*/) { return Fail(ENOSYS, "not kept"); }
 
+  // The content that a regular file probably has, to judge by its size and mtime; the library has it. A source that can
+  // read a file twice hashes it first, and if it is that one gives it by AddLikely, not its bytes.
+  virtual std::optional<ObjectId> LikelyContent(const std::string& /*path*/, const Entry& /*entry*/,
+                                                uint64_t /*size*/) {
+    return std::nullopt;
+  }
+  // A regular file of a content that LikelyContent named, and its size.
+  virtual Status AddLikely(std::string /*path*/, Entry /*entry*/, const XattrSet& /*xattrs*/,
+                           const ObjectId& /*content*/, uint64_t /*size*/) {
+    return Fail(ENOSYS, "not kept");
+  }
+
   // An entry as a version of this library has it, with its content and attributes, but of a directory not what is in it.
   // The caller keeps that version from being collected.
   virtual Status AddStored(std::string path, Entry entry) = 0;

@@ -120,6 +120,21 @@ class Importer final : public ImportSink {
     return spool_.Add(spool_.Ticket(), path, entry);
   }
 
+  std::optional<ObjectId> LikelyContent(const std::string& path, const Entry& entry, uint64_t size) override {
+    if (IsSystemFile(path)) return std::nullopt;
+    const auto likely = known_.Likely(path, entry, size);
+    // What the library has lost of it must come, so that it is healed.
+    return likely && transaction_.HasContent(*likely, size) ? likely : std::nullopt;
+  }
+  Status AddLikely(std::string path, Entry entry, const XattrSet& xattrs, const ObjectId& content,
+                   uint64_t size) override {
+    TRY(Begin(entry, xattrs));
+    progress_.Count(0, size);
+    entry.id = content;
+    entry.size = size;
+    return spool_.Add(spool_.Ticket(), path, entry);
+  }
+
   Status AddStored(std::string path, Entry entry) override {
     TRY(CheckInterrupted());
     TRY(FirstError());

@@ -85,6 +85,16 @@ std::optional<Entry> KnownFiles::Find(const std::string& path, const Entry& now,
   return entry;
 }
 
+std::optional<ObjectId> KnownFiles::Likely(const std::string& path, const Entry& now, uint64_t size) {
+  if (!reader_) return std::nullopt;
+  const auto entry = Lookup(path);
+  if (!entry || entry->type != FileType::kRegular || entry->size != size || entry->mtime_sec != now.mtime_sec ||
+      entry->mtime_nsec != now.mtime_nsec) {
+    return std::nullopt;
+  }
+  return entry->id;
+}
+
 std::optional<Entry> KnownFiles::Lookup(const std::string& path) {
   if (path.empty()) return root_;
   const size_t slash = path.rfind('/');

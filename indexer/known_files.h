@@ -26,6 +26,9 @@ class KnownFiles {
   // in it.
   std::optional<Entry> Find(const std::string& path, const Entry& now, uint64_t size, const FileFacts& facts);
 
+  // The content of a regular file of the version before, if its size and mtime are these.
+  std::optional<ObjectId> Likely(const std::string& path, const Entry& now, uint64_t size);
+
   // The facts of those paths that are in the version, to be called in canonical order. Whatever fails here costs the
   // next import time, nothing else.
   void BeginWrite();

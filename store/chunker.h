@@ -31,7 +31,7 @@ class Chunker {
 
  private:
   ChunkingParameters parameters_;
-  uint64_t mask_small_, mask_large_;
+  uint64_t below_small_, below_large_;  // a hash below it ends a chunk: before the average, behind it
 };
 
 constexpr size_t kHoleBytes = 4096;  // aligned runs of zeros of this size are holes: never stored

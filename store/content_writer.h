@@ -25,7 +25,7 @@ class ContentWriter {
  public:
   struct Options {
     int threads = 0;  // 0: one a processor
-    int zstd_level = 3;
+    int zstd_level = 2;
     size_t queue_bytes = 64 << 20;
     ChunkingParameters chunking;
   };

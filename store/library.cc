@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::string_view kPolicyText =
     "# Policy of this library: may be edited, or removed (then the defaults hold).\n"
-    "# compression_level: 3        # zstd, 1 to 19\n"
+    "# compression_level: 2        # zstd, 1 to 19\n"
     "# compact_level: 15          # zstd, of what `mirage gc --compact` rewrites\n"
     "# retention:                  # what every gc keeps of every branch; without it no tag is ever deleted\n"
     "#   keep_last: 10\n"

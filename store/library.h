@@ -28,7 +28,7 @@ namespace mirage {
 
 // What mirage.yaml says; may be edited or lost (then these defaults hold). Bad YAML is an error that names the line.
 struct Policy {
-  int compression_level = 3;
+  int compression_level = 2;
   int compact_level = 15;             // zstd, of what `gc --compact` rewrites
   RetentionRule retention;            // applied by every gc to every branch; empty: nothing is forgotten
   std::vector<std::string> exclude;   // fnmatch(3) patterns against the path from the root, "/var/cache/*"
@@ -159,6 +159,8 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
   // Staged objects first, then the snapshot it began on.
   Result<std::string> ReadObject(ObjectKind kind, const ObjectId& id) const override;
   Result<std::optional<Location>> FindChunk(const ObjectId& id) const override;
+  // Whether the snapshot it began on has all of a content, each node and chunk of it.
+  bool HasContent(const ObjectId& content, uint64_t size) const;
   const Snapshot& base() const;
   const std::string& directory() const;  // private scratch space, removed with the transaction
 

@@ -1,6 +1,8 @@
 // Cuts: where they fall, that they stay, and that holes are found wherever the bytes come from.
 #include "store/chunker.h"
 
+#include <algorithm>
+#include <bit>
 #include <set>
 
 #include "store/content_splitter.h"
@@ -41,6 +43,38 @@ TEST(Chunker, CutsStayWhereTheyAre) {
   const std::vector<size_t> expected = {17842, 34743, 51404, 72216, 87635, 104149, 123794, 143994, 162282, 179394,
                                         200000};
   EXPECT_EQ(ends, expected);
+}
+
+// FORMAT.md's words, byte by byte.
+size_t CutAsWritten(std::string_view data, const ChunkingParameters& p) {
+  const int bits = std::countr_zero(p.average_bytes);
+  const auto highest = [](int count) { return ~uint64_t{0} << (64 - count); };
+  const size_t left = std::min<size_t>(data.size(), p.max_bytes);
+  if (left <= p.min_bytes) return left;
+  uint64_t h = 0;
+  for (size_t i = p.min_bytes - 64; i < left; ++i) {
+    const ObjectId gear = HashBytes(std::string("mirage gear") + data[i]);
+    uint64_t number = 0;
+    for (size_t byte = 8; byte-- > 0;) number = number << 8 | gear.bytes[byte];
+    h = (h << 1) + number;
+    const size_t n = i + 1;
+    if (n >= p.min_bytes && (h & highest(n < p.average_bytes ? bits + 2 : bits - 2)) == 0) return n;
+  }
+  return left;
+}
+
+TEST(Chunker, CutsAsTheFormatSays) {
+  for (const ChunkingParameters& p :
+       {ChunkingParameters{}, {64, 64, 100}, {64, 64, 64}, {65, 128, 1000}, {127, 256, 259}, {300, 1024, 5001}}) {
+    const Chunker chunker(p);
+    const std::string data = RandomBytes(p.average_bytes > 4096 ? 150'000 : 40'000, p.min_bytes);
+    for (size_t at = 0; at < data.size();) {
+      const std::string_view rest = std::string_view(data).substr(at);
+      const size_t length = chunker.Cut(rest);
+      ASSERT_EQ(length, CutAsWritten(rest, p)) << at << " with " << p.min_bytes << "/" << p.average_bytes;
+      at += length;
+    }
+  }
 }
 
 TEST(Chunker, ShortAndUniformData) {

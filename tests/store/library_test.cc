@@ -180,7 +180,7 @@ TEST_F(LibraryTest, APolicyThatCannotBeReadIsAnErrorAndAMissingOneIsNot) {
   Must(WriteFileAtomically(Env::Default(), path() + "/mirage.yaml", "compresion_level: 9\n"));
   EXPECT_NE(Library::Open(path(), {}).error().message.find("compresion_level"), std::string::npos);
   Must(Env::Default().Unlink(path() + "/mirage.yaml"));
-  EXPECT_EQ(Must(Library::Open(path(), {}))->policy().compression_level, 3);
+  EXPECT_EQ(Must(Library::Open(path(), {}))->policy().compression_level, 2);
 }
 
 TEST_F(LibraryTest, AWriterThatWaitsInVainNamesTheHolder) {
