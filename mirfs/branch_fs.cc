@@ -82,14 +82,15 @@ Status BranchFs::Start() {
   root->lookups = 1;  // the kernel holds the root without asking
   nodes_[kRootNode] = std::move(root);
 
-  TRY(CleanUp());
+  TRY(RemoveOrphans());
+  TRY(RemoveUnnamedFiles());
   GiveReserve();  // of a daemon before
   db_.OnFullDisk([this] { GiveReserve(); });
   background_ = std::thread([this] { BackgroundLoop(); });
   return {};
 }
 
-Status BranchFs::CleanUp() {
+Status BranchFs::RemoveOrphans() {
   std::vector<NodeId> orphans;
   TRY(db_.VisitOrphans([&](uint64_t inode) {
     orphans.push_back(inode);
@@ -103,8 +104,14 @@ Status BranchFs::CleanUp() {
     batch.DeleteOrphan(inode);
     TRY(db_.Write(batch));
   }
-  if (!orphans.empty()) TRY(db_.Sync());
-  // A data file whose record never came, or went: nobody can name it any more.
+  if (orphans.empty()) return {};
+  TRY(db_.Sync());
+  for (const NodeId inode : orphans) ::unlink((overlay_.data_path() + "/" + DataName(inode)).c_str());
+  return {};
+}
+
+// Data files whose record never came, or went: nobody can name them any more. A crash leaves them.
+Status BranchFs::RemoveUnnamedFiles() {
   std::error_code error;
   for (std::filesystem::directory_iterator it(overlay_.data_path(), error), end; it != end; it.increment(error)) {
     const std::string name = it->path().filename();
@@ -297,13 +304,9 @@ Status BranchFs::SyncAll() {
   auto result = Housekeep();
   // Files that nobody synced, and perhaps nobody holds any more: all of the disk in one call, however many they are.
   if (data_written_.exchange(false) || host_handles_ > 0) {
-    const int directory = ::open(overlay_.data_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    const bool synced = directory >= 0 && ::syncfs(directory) == 0;
-    const int error = errno;
-    if (directory >= 0) ::close(directory);
-    if (!synced) {
+    if (auto synced = overlay_.SyncData(); !synced) {
       data_written_ = true;
-      if (result) result = FailErrno(error, "sync " + overlay_.data_path());
+      if (result) result = std::move(synced);
     }
   }
   return result;
@@ -317,13 +320,13 @@ Status BranchFs::Close() {
   }
   background_wake_.notify_all();
   background_.join();
-  auto result = SyncAll();
+  auto result = Housekeep();
   GiveReserve();
   {
     const std::lock_guard lock(table_mutex_);
     for (auto& [id, node] : nodes_) node->file.reset();
   }
-  if (auto cleaned = CleanUp(); !cleaned && result) result = std::move(cleaned);
+  if (auto cleaned = RemoveOrphans(); !cleaned && result) result = std::move(cleaned);
   db_.OnFullDisk({});
   return result;
 }

@@ -41,7 +41,8 @@ class BranchFs final : public Filesystem {
   ~BranchFs() override;  // Close, its error unheard
   // Everything answered so far is on the disk when it returns. Before the overlay is marked unmounted.
   Status SyncAll();
-  // SyncAll, then removes orphans and stops the background thread. Nothing may be called afterwards.
+  // Removes orphans and stops the background thread. Names and block maps are on the disk when it returns; of data only
+  // what was synced: for the rest there is Overlay::SyncData. Nothing may be called afterwards.
   Status Close();
 
   bool read_only() const override { return false; }
@@ -153,7 +154,8 @@ class BranchFs final : public Filesystem {
 
   // branch_fs.cc: opening, the node table, the background thread.
   Status Start();
-  Status CleanUp();
+  Status RemoveOrphans();
+  Status RemoveUnnamedFiles();
   Result<Pin> GetNode(NodeId id);                        // ESTALE
   Result<Pin> GetDirectory(NodeId id);                   // and ENOTDIR
   Result<Pin> NodeOf(Node& directory, std::string_view name, const Found& found);

@@ -137,11 +137,10 @@ Result<std::optional<Published>> Commit(Library& library, const Overlay& overlay
 
 }  // namespace
 
-Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr<Overlay> overlay,
-                                               const CommitOptions& options) {
+Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overlay, const CommitOptions& options) {
   std::vector<std::string> conflicts;
-  auto result = Commit(library, *overlay, options, &conflicts);
-  OverlayInfo info = overlay->info();
+  auto result = Commit(library, overlay, options, &conflicts);
+  OverlayInfo info = overlay.info();
   if (!result) {
     Error error = std::move(result).error();
     if (error.code == EAGAIN) {
@@ -158,14 +157,19 @@ Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr
     info.tag = FirstOf(options.tag, info.tag);
     info.error = error.message;
     info.conflicts = std::move(conflicts);
-    static_cast<void>(overlay->Update(info));  // on a full disk the caller still has the message
+    static_cast<void>(overlay.Update(info));  // on a full disk the caller still has the message
     return tl::make_unexpected(std::move(error));
   }
-  if (auto removed = overlay->Remove(); !removed && options.say) {
+  if (auto removed = overlay.Retire(); !removed && options.say) {
     options.say(fmt::format("committed, but the overlay was not removed ({}); mirage overlay discard {}",
                             removed.error().message, info.id));
   }
   return result;
+}
+
+Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr<Overlay> overlay,
+                                               const CommitOptions& options) {
+  return CommitOverlay(library, *overlay, options);
 }
 
 Result<std::optional<Published>> CommitOverlay(Library& library, const std::string& id, const CommitOptions& options) {

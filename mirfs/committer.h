@@ -29,7 +29,9 @@ struct CommitOptions {
 // EAGAIN: the branch moved and the changes conflict (state kConflict, the record lists them), or it was deleted.
 // EEXIST: the tag is taken. EBUSY: it is mounted.
 Result<std::optional<Published>> CommitOverlay(Library& library, const std::string& id, const CommitOptions& options);
-// The same for one that this process holds (the daemon after its session ended).
+// The same for one that this process holds (the daemon after its session ended). It is retired: its files go with the
+// object.
+Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overlay, const CommitOptions& options);
 Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr<Overlay> overlay,
                                                const CommitOptions& options);
 

@@ -328,22 +328,34 @@ class UnmountWish {
   UnmountRequest request_;  // guarded by mutex_
 };
 
-// Behind the loop's end: what was written is safe, then it is due, then it is a version.
-Result<UnmountResult> EndEdit(Library& library, std::unique_ptr<Overlay> overlay, const UnmountRequest& request) {
+// Behind the loop's end: a commit is due, then it is a version. The bytes of new files go to the library's disk, not to
+// the overlay's first: that is synced where it stays.
+Result<UnmountResult> EndEdit(Library& library, Overlay& overlay, const UnmountRequest& request) {
   if (request.discard) {
-    TRY(overlay->Remove());
+    TRY(overlay.Retire());
     return UnmountResult{.version = std::nullopt, .discarded = true};
   }
-  OverlayInfo info = overlay->info();
+  OverlayInfo info = overlay.info();
   if (request.commit) info.detached = false;
   if (!request.message.empty()) info.message = request.message;
   if (!request.tag.empty()) info.tag = request.tag;
   if (!request.author.empty()) info.author = request.author;
-  TRY(overlay->Update(info));
-  if (info.detached) return UnmountResult{.version = std::nullopt, .kept = true};
-  TRY(overlay->MarkUnmounted());
-  ASSIGN_OR_RETURN(auto version, CommitOverlay(library, std::move(overlay), {}));
-  return UnmountResult{.version = std::move(version), .discarded = false};
+  TRY(overlay.Update(info));
+  if (info.detached) {
+    TRY(overlay.SyncData());
+    return UnmountResult{.version = std::nullopt, .kept = true};
+  }
+  TRY(overlay.MarkUnmounted(/*data_synced=*/false));
+  auto version = CommitOverlay(library, overlay, {});
+  if (!version) {
+    if (auto synced = overlay.SyncData(); synced) {
+      info = overlay.info();
+      info.boot.clear();
+      (void)overlay.Update(info);
+    }
+    return tl::make_unexpected(std::move(version).error());
+  }
+  return UnmountResult{.version = std::move(*version), .discarded = false};
 }
 
 Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, const FuseOptions& options,
@@ -394,18 +406,22 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
       const std::lock_guard lock(ending_mutex);
       ending = true;
     }
-    TRY(filesystem->Close());
+    const Status closed = filesystem->Close();
     status.reset();
     filesystem.reset();
     session.reset();
+    if (!closed || aborted) (void)overlay->SyncData();
+    if (!closed) return tl::make_unexpected(closed.error());
     if (aborted) {
       return Fail(ECONNABORTED, "the connection of {} was cut: what was not synced is lost; see `mirage overlay list`",
                   mountpoint);
     }
-    return EndEdit(*library, std::move(overlay), wish.request());
+    return EndEdit(*library, *overlay, wish.request());
   };
   const auto result = serve();
+  if (!result) overlay.reset();  // for whoever goes on with it
   control->Finish(result);
+  overlay.reset();  // its files, if it is no more: nobody waits for that
   if (!result) return Fail(result.error().code, "overlay {} of {}: {}", id, branch, result.error().message);
   if (result->version) {
     syslog(LOG_INFO, "%s: committed %s/%s", mountpoint.c_str(), result->version->branch.c_str(),

@@ -1,9 +1,12 @@
 #include "mirfs/overlay.h"
 
+#include <fcntl.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 namespace mirage {
@@ -15,6 +18,7 @@ constexpr uint64_t kMaxRecordBytes = 256 << 10;
 constexpr int kSchema = 1;
 // Longer than another process's glance at the lock (ListOverlays).
 constexpr int kLockWaitMs = 1000;
+constexpr const char* kGone = ".gone";  // behind the id of one that is no more, but for its files
 
 // Paths and messages are bytes; JSON strings are Unicode. Bytes above 0x7f go as U+0080 to U+00FF, one each.
 std::string ToUnicode(const std::string& bytes) {
@@ -55,9 +59,17 @@ std::string EncodeInfo(const OverlayInfo& info) {
             {"author", ToUnicode(info.author)},
             {"created", info.created},
             {"detached", info.detached},
+            {"boot", info.boot},
             {"error", ToUnicode(info.error)}};
   for (const std::string& conflict : info.conflicts) json["conflicts"].push_back(ToUnicode(conflict));
   return json.dump(2) + "\n";
+}
+
+// Of this run of the machine's kernel; empty: it does not say.
+std::string BootId() {
+  std::string id;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), id);
+  return id;
 }
 
 Result<OverlayInfo> DecodeInfo(const std::string& id, const std::string& text) {
@@ -80,6 +92,8 @@ Result<OverlayInfo> DecodeInfo(const std::string& id, const std::string& text) {
     const auto* found = std::find_if(states.begin(), states.end(), [&](auto s) { return state == OverlayStateName(s); });
     if (found == states.end()) return damaged();
     info.state = *found;
+    info.boot = json.value("boot", "");
+    if (!info.boot.empty() && info.boot != BootId()) info.state = OverlayInfo::kActive;
     info.mountpoint = FromUnicode(json.at("mountpoint").get<std::string>());
     info.message = FromUnicode(json.at("message").get<std::string>());
     info.tag = json.at("tag").get<std::string>();
@@ -123,6 +137,18 @@ Result<FileLock> LockOverlay(Library& library, const std::string& id) {
     return Fail(EBUSY, "overlay {}: it is mounted or being committed; unmount it first ({})", id, lock.error().message);
   }
   return lock;
+}
+
+// What is left of overlays whose removal was cut short.
+void SweepGone(Library& library) {
+  const auto names = library.env().List(library.overlays_path());
+  if (!names) return;
+  for (const std::string& name : *names) {
+    if (!name.ends_with(kGone)) continue;
+    const std::string path = library.overlays_path() + "/" + name;
+    const auto lock = FileLock::Acquire(library.env(), path + "/lock", LockMode::kExclusive, 0, "removal of " + name);
+    if (lock) static_cast<void>(RemoveTree(library.env(), path));
+  }
 }
 
 }  // namespace
@@ -180,19 +206,16 @@ Status DiscardOverlay(Library& library, const std::string& id) {
     return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
   }
   ASSIGN_OR_RETURN(const auto lock, LockOverlay(library, id));
-  // The record goes first: what is left of an interrupted removal is no overlay any more.
-  if (auto removed = library.env().Unlink(path + "/overlay.json"); !removed && removed.error().code != ENOENT) {
-    return removed;
-  }
-  return RemoveTree(library.env(), path);
+  TRY(library.env().Rename(path, path + kGone));
+  return RemoveTree(library.env(), path + kGone);
 }
 
 Overlay::Overlay(Library& library, std::string path, OverlayInfo info, std::optional<FileLock> lock)
     : library_(library), path_(std::move(path)), info_(std::move(info)), lock_(std::move(lock)) {}
 Overlay::~Overlay() {
-  if (view_.empty()) return;
   db_.reset();
-  static_cast<void>(RemoveTree(library_.env(), view_));
+  if (retired_) static_cast<void>(RemoveTree(library_.env(), path_));
+  if (!view_.empty()) static_cast<void>(RemoveTree(library_.env(), view_));
 }
 
 Status Overlay::OpenDb(bool create) {
@@ -201,6 +224,7 @@ Status Overlay::OpenDb(bool create) {
 }
 
 Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateOptions& options) {
+  SweepGone(library);
   const auto snapshot = library.snapshot();
   ASSIGN_OR_RETURN(const auto head, snapshot->Branch(options.branch));
   if (!head) return Fail(ENOENT, "branch {}: no such branch; see mirage branch", options.branch);
@@ -276,24 +300,44 @@ Status Overlay::Update(const OverlayInfo& info) {
   return {};
 }
 
-Status Overlay::MarkUnmounted() {
+Status Overlay::SyncData() const {
+  const int directory = ::open(data_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = directory >= 0 && ::syncfs(directory) == 0;
+  const int error = errno;
+  if (directory >= 0) ::close(directory);
+  return synced ? Status() : FailErrno(error, "sync " + data_path());
+}
+
+Status Overlay::MarkUnmounted(bool data_synced) {
   OverlayInfo next = info_;
   next.state = OverlayInfo::kUnmounted;
+  next.boot = data_synced ? "" : BootId();
+  if (!data_synced && next.boot.empty()) TRY(SyncData());
   return Update(next);
 }
 
 Status Overlay::MarkMounted(const std::string& mountpoint) {
   OverlayInfo next = info_;
   next.state = OverlayInfo::kActive;
+  next.boot.clear();
   next.mountpoint = mountpoint;
   next.error.clear();
   next.conflicts.clear();
   return Update(next);
 }
 
-Status Overlay::Remove() {
+Status Overlay::Retire() {
   db_.reset();
-  TRY(library_.env().Unlink(path_ + "/overlay.json"));
+  const std::string gone = path_ + kGone;
+  TRY(library_.env().Rename(path_, gone));
+  path_ = gone;
+  retired_ = true;
+  return {};
+}
+
+Status Overlay::Remove() {
+  TRY(Retire());
+  retired_ = false;
   TRY(RemoveTree(library_.env(), path_));
   lock_.reset();
   return {};

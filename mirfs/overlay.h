@@ -1,17 +1,20 @@
 // A branch overlay on disk: what a writable mount has changed above a version, kept until it is committed or discarded.
 //
-//   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced atomically
+//   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced
+//   atomically
 //                 lock           flock'd by the daemon (or by a commit): a dead process holds none
 //                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
 //                 data/<inode>   file bytes (upper_file.h)
-//                 reserve        room for the database while the kernel writes files by itself: given up when the disk is full
-//                 views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay is opened
+//                 reserve        room for the database while the kernel writes files by itself: given up when the disk
+//                 is full views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay
+//                 is opened
 //
-// States: active (mounted, left by a crash, or detached; never committed unasked) -> unmounted (a commit is due) -> gone;
-// unmounted -> conflict (its branch moved and the changes touch; waits for a decision) -> gone.
+// States: active (mounted, left by a crash, or detached; never committed unasked) -> unmounted (a commit is due) ->
+// gone; unmounted -> conflict (its branch moved and the changes touch; waits for a decision) -> gone: the directory is
+// renamed to <id>.gone, and then removed.
 //
-// An overlay names objects of the library: its base manifest, and contents and trees that its records hold by id. All of
-// them are reachable from the base manifest, so that manifest is all that gc has to take for a root (`base` of each
+// An overlay names objects of the library: its base manifest, and contents and trees that its records hold by id. All
+// of them are reachable from the base manifest, so that manifest is all that gc has to take for a root (`base` of each
 // overlay.json; one that cannot be read must stop gc). A commit publishes before it removes the overlay.
 #pragma once
 
@@ -38,6 +41,8 @@ struct OverlayInfo {
   int64_t created = 0;          // seconds since 1970
   bool mounted = false;         // a live process (daemon, commit) holds the lock; not stored
   bool detached = false;        // an unmount makes no commit due; it waits for `mirage overlay commit`
+  std::string boot;  // not empty: its data may not be on the disk, and `state` holds for this run of the machine;
+                     // behind it the overlay is active, as after any crash
   std::string error;            // of the last failed commit
   std::vector<std::string> conflicts;  // kConflict: "/etc/hosts: both changed its content"; as many as fit
 };
@@ -74,8 +79,11 @@ class Overlay {
   const OverlayInfo& info() const { return info_; }
   // Replaces overlay.json, durably (id, base and created stay).
   Status Update(const OverlayInfo& info);
-  // The state kUnmounted, durably: from now on a commit is due even if this process dies.
-  Status MarkUnmounted();
+  // All data files to the disk in one call, however many they are, whoever wrote them.
+  Status SyncData() const;
+  // The state kUnmounted, durably: from now on a commit is due even if this process dies; with `data_synced` also if
+  // the machine does.
+  Status MarkUnmounted(bool data_synced);
   // Active again, at `mountpoint` (resume).
   Status MarkMounted(const std::string& mountpoint);
 
@@ -83,7 +91,10 @@ class Overlay {
   const std::string& path() const { return path_; }
   std::string data_path() const { return path_ + "/data"; }
   std::string reserve_path() const { return path_ + "/reserve"; }
-  // Closes the database, removes everything, and lets the lock go. The object is good for nothing afterwards.
+  // Ends the overlay: from now on there is none of this id. Its files go with the object: of ten thousand that takes
+  // longer than to commit them. If this process dies first, the next Create removes them.
+  Status Retire();
+  // Retires it and removes its files. The object is good for nothing afterwards.
   Status Remove();
 
  private:
@@ -93,6 +104,7 @@ class Overlay {
   std::string path_;
   OverlayInfo info_;
   std::optional<FileLock> lock_;  // not of a view
+  bool retired_ = false;
   std::string view_;              // of a view: its database
   std::unique_ptr<OverlayDb> db_;
 };

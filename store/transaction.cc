@@ -72,9 +72,11 @@ struct Transaction::Impl final : ContentWriter::Sink {
   }
   // What this transaction staged itself does not count: a file met twice in one import is rare, and its chunks are found.
   bool HasContent(const ObjectId& content, uint64_t size) const override {
+    const auto& chunking = library->format().chunking;
+    if (size < kHoleBytes && size <= chunking.min_bytes) return BaseHasChunk(content);  // it has no list
     const auto list = base->database().Get(ObjectKind::kContent, content);
     if (list && *list) return HasList(**list, size, std::nullopt);
-    return list && size <= library->format().chunking.max_bytes && BaseHasChunk(content);
+    return list && size <= chunking.max_bytes && BaseHasChunk(content);
   }
   bool HasList(std::string_view encoding, uint64_t size, std::optional<uint8_t> level) const {
     const auto node = DecodeContentNode(encoding);

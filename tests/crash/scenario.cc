@@ -107,7 +107,7 @@ std::vector<Scenario> MakeScenarios() {
                      throw std::runtime_error("the overlay cannot be edited");
                    }
                    Must(edited->Close());
-                   Must(overlay->MarkUnmounted());
+                   Must(overlay->MarkUnmounted(true));
                  },
                  // As the next edit mount of the branch does it: whatever is due.
                  [](Env& env, const std::string& path) -> Status {

@@ -82,7 +82,7 @@ class BranchFsTest : public testing::LibraryTest {
   }
   std::optional<Published> Commit(const CommitOptions& options = {}) {
     CloseFs();
-    Must(overlay_->MarkUnmounted());
+    Must(overlay_->MarkUnmounted(true));
     return Must(CommitOverlay(*library_, std::move(overlay_), options));
   }
   void ExpectEqual() {

@@ -38,7 +38,7 @@ class CommitterTest : public testing::LibraryTest {
     }
     EXPECT_EQ(0, paths.Write(path, 0, bytes));
     Must(fs->Close());
-    Must(overlay->MarkUnmounted());
+    Must(overlay->MarkUnmounted(true));
     return overlay;
   }
   OverlayInfo Only() {
@@ -212,6 +212,42 @@ TEST_F(CommitterTest, ExcludedPathsStayAsTheyWereAndAreNamed) {
   EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
   EXPECT_NE(std::string::npos, said.find("/var/cache/new"));
   EXPECT_NE(std::string::npos, said.find("/var/cache/old"));
+}
+
+// A commit reads data that was never synced to the overlay's disk. Should the machine stop in it, the data may be gone.
+TEST_F(CommitterTest, AnUnsyncedUnmountHoldsUntilTheMachineStops) {
+  auto overlay = Edited("etc/hosts", "x");
+  Must(overlay->MarkUnmounted(/*data_synced=*/false));
+  const std::string path = overlay->path();
+  const std::string boot = overlay->info().boot;
+  ASSERT_FALSE(boot.empty());
+  overlay.reset();
+  EXPECT_EQ(OverlayInfo::kUnmounted, Only().state);
+  std::string record = Must(ReadWholeFile(Env::Default(), path + "/overlay.json", 1 << 20));
+  record.replace(record.find(boot), boot.size(), "another run of the machine");
+  Must(WriteFileAtomically(Env::Default(), path + "/overlay.json", record));
+  EXPECT_EQ(OverlayInfo::kActive, Only().state);
+  overlay = Must(Overlay::Open(*library_, Only().id));
+  Must(overlay->MarkMounted("/mnt"));
+  Must(overlay->MarkUnmounted(/*data_synced=*/true));
+  EXPECT_EQ(OverlayInfo::kUnmounted, Only().state);
+  EXPECT_EQ("", Only().boot);
+}
+
+TEST_F(CommitterTest, TheNextOverlayRemovesWhatIsLeftOfOthers) {
+  auto overlay = Edited("etc/hosts", "x");
+  const std::string path = overlay->path(), gone = path + ".gone";
+  Must(overlay->Retire());
+  EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
+  auto other = NewOverlay();
+  EXPECT_TRUE(std::filesystem::exists(gone + "/data"));  // its owner lives
+  Must(other->Remove());
+  ASSERT_EQ(0, std::system(fmt::format("cp -a '{}' '{}.copy'", gone, path).c_str()));
+  overlay.reset();
+  EXPECT_FALSE(std::filesystem::exists(gone));
+  ASSERT_EQ(0, std::rename((path + ".copy").c_str(), gone.c_str()));
+  other = NewOverlay();
+  EXPECT_FALSE(std::filesystem::exists(gone));
 }
 
 TEST_F(CommitterTest, DiscardRemovesEverything) {

@@ -398,7 +398,7 @@ TEST_F(MountTest, AnInterruptedCommitIsMadeByTheNextMount) {
   kill(daemon_, SIGKILL);
   WaitForEnd();
   MustRun("fusermount3 -uz " + mountpoint());
-  Must(Must(Overlay::Open(*library_, OverlayId()))->MarkUnmounted());
+  Must(Must(Overlay::Open(*library_, OverlayId()))->MarkUnmounted(true));
   Start("edit=debian");
   EXPECT_EQ(Head(), "v2 edited\n");
   EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");

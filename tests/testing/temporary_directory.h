@@ -1,10 +1,12 @@
 // A directory that goes away with the test.
 #pragma once
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <stdexcept>
 #include <string>
+#include <thread>
 
 namespace mirage::testing {
 
@@ -16,8 +18,13 @@ class TemporaryDirectory {
     if (!::mkdtemp(path_.data())) throw std::runtime_error("mkdtemp " + path_);
   }
   ~TemporaryDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
+    // A daemon may still be removing the files of what it has committed.
+    std::error_code error;
+    for (int tries = 0; tries < 100; ++tries) {
+      std::filesystem::remove_all(path_, error);
+      if (!error) return;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
   }
   TemporaryDirectory(const TemporaryDirectory&) = delete;
   TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
