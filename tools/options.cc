@@ -29,7 +29,10 @@ void Options::Value(const std::string& names, uint64_t& value, const std::string
   impl_->app.add_option(names, value, help);
 }
 void Options::Values(const std::string& names, std::vector<std::string>& values, const std::string& help) {
-  impl_->app.add_option(names, values, help)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  impl_->app.add_option(names, values, help)
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 void Options::Positional(const std::string& name, std::string& value, const std::string& help, bool required) {
   impl_->app.add_option(name, value, help)->required(required);

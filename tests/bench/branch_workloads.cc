@@ -1,5 +1,7 @@
 // An edit mount beside kernel overlayfs on ext4 over the same lower files: each pair begins with a fresh overlay on either
 // side, both with their upper files on the working directory's own filesystem.
+#include <filesystem>
+
 #include <fmt/format.h>
 
 #include "tests/bench/workloads.h"
@@ -8,6 +10,7 @@ namespace mirage::bench {
 namespace {
 
 constexpr int kUntarFiles = 10'000, kCreatedFiles = 20'000, kFsyncs = 300;
+constexpr const char* kPackages = "vim-runtime git nano tree";  // 3,000 files
 
 // What both sides do in `root`, after `prepare` did its untimed part there.
 struct Task {
@@ -47,6 +50,21 @@ std::vector<Task> Tasks(const std::string& tar) {
   };
 }
 
+// Packages unpacked and configured in a chroot; the tree must be a Debian's.
+Task InstallPackages(const std::string& packages) {
+  return {"branch-dpkg",
+          [](const std::string& root) {
+            return "chroot " + Quote(root) +
+                   " sh -c 'DEBIAN_FRONTEND=noninteractive dpkg --force-depends -i /packages/*.deb'";
+          },
+          [packages](const std::string& root) {
+            return fmt::format(
+                "[ -d {0} ] || {{ mkdir {0}.new && cd {0}.new && apt-get -q download {1} && mv {0}.new {0}; }}; "
+                "cp -r {0} {2}/packages && sync -f {2}",
+                Quote(packages), kPackages, Quote(root));
+          }};
+}
+
 }  // namespace
 
 void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
@@ -62,7 +80,7 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
     if (Output("mountpoint -q " + Quote(edit) + " && echo yes || true") == "yes") {
       Run(fixture.mirage("umount --discard " + Quote(edit)));
     }
-    Run(fixture.mirage("mount --edit bench " + Quote(edit)));
+    Run(fixture.mirage("mount --edit -o system bench " + Quote(edit)));
   };
   const auto fresh_overlay = [=, &fixture] {
     make_tar();
@@ -71,7 +89,11 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
                     "mount -t overlay overlay -o lowerdir={1}/v2,upperdir={0}/upper,workdir={0}/work {0}/merged",
                     Quote(upper), Quote(fixture.native())));
   };
-  for (const Task& task : Tasks(tar)) {
+  std::vector<Task> tasks = Tasks(tar);
+  if (std::filesystem::exists(fixture.native() + "/v2/usr/bin/dpkg")) {
+    tasks.push_back(InstallPackages(fixture.scratch() + "-packages"));
+  }
+  for (const Task& task : tasks) {
     const auto prepared = [task](const std::function<void()>& mount, const std::string& root) {
       return [=] {
         mount();

@@ -14,6 +14,14 @@ expect 0 bash -c 'gunzip -c "$2" | "$1" import --format tar - stream' - "$mirage
 out_is 'no changes'
 expect_error 1 'standard input is read as a tar archive' "$mirage" import --format raw - stream
 expect_error 1 'ends too early' bash -c 'gunzip -c "$2" | head -c 3000 | "$1" import - cut' - "$mirage" "$work/archive"
+# Options that may be repeated take one word each, wherever they stand.
+expect 0 "$mirage" import --exclude '/etc/*' --exclude /empty "$work/source" fewer
+expect 0 "$mirage" ls fewer:/
+out_lacks '^empty$'
+expect 0 "$mirage" ls fewer:/etc
+out_is ''
+expect_error 1 'one/none' "$mirage" import -a "$work/one/none" -a "$work/source" several/v1
+expect_error 2 'write import SOURCE' "$mirage" import -a "$work/source" "$work/source" several
 expect_error 1 'reader fast is not known' "$mirage" import --reader fast "$work/source" directory
 
 # A container image: two layers, known as such from a directory and an archive.
