@@ -20,7 +20,37 @@ bool SameUuid(std::string_view a, std::string_view b) {
                     [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
 
+std::vector<std::string> TakeList(char** list) {
+  std::vector<std::string> items;
+  for (char** item = list; item != nullptr && *item != nullptr; ++item) {
+    items.emplace_back(*item);
+    std::free(*item);
+  }
+  std::free(list);
+  return items;
+}
+
 }  // namespace
+
+Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance) {
+  guestfs_h* const g = appliance.handle();
+  char** const list = guestfs_list_filesystems(g);
+  if (list == nullptr) return appliance.Failed("cannot list the filesystems");
+  const auto items = TakeList(list);
+  std::map<std::string, std::string> found;
+  for (size_t i = 0; i + 1 < items.size(); i += 2) found[items[i]] = items[i + 1];
+  for (const auto lister :
+       {guestfs_list_devices, guestfs_list_partitions, guestfs_list_md_devices, guestfs_list_dm_devices, guestfs_lvs}) {
+    char** const devices = lister(g);
+    if (devices == nullptr) return appliance.Failed("cannot list the devices");
+    for (const std::string& device : TakeList(devices)) {
+      if (const auto known = found.find(device); known != found.end() && known->second != "unknown") continue;
+      const std::unique_ptr<char, void (*)(void*)> type(guestfs_vfs_type(g, device.c_str()), std::free);
+      if (type && IsEncryptedType(type.get())) found[device] = type.get();
+    }
+  }
+  return found;
+}
 
 Result<std::vector<GuestKey>> ParseGuestKeys(const std::vector<std::string>& texts) {
   std::vector<GuestKey> keys;
@@ -53,16 +83,10 @@ Result<std::set<std::string>> OpenEncrypted(Appliance& appliance, const std::vec
   if (keys.empty()) return std::set<std::string>();
   std::set<std::string> seen, opened, used, there;
   for (int depth = 0; depth < kMaxDepth; ++depth) {
-    char** const list = guestfs_list_filesystems(g);
-    if (list == nullptr) return appliance.Failed("cannot list the filesystems");
-    std::vector<std::pair<std::string, std::string>> encrypted;
-    for (char** item = list; item[0] != nullptr; item += 2) {
-      if (IsEncryptedType(item[1])) encrypted.emplace_back(item[0], item[1]);
-    }
-    for (char** item = list; *item != nullptr; ++item) std::free(*item);
-    std::free(list);
+    ASSIGN_OR_RETURN(const auto filesystems, ListFilesystems(appliance));
     bool any = false;
-    for (const auto& [device, type] : encrypted) {
+    for (const auto& [device, type] : filesystems) {
+      if (!IsEncryptedType(type)) continue;
       if (!seen.insert(device).second) continue;
       const std::unique_ptr<char, void (*)(void*)> text(guestfs_vfs_uuid(g, device.c_str()), std::free);
       const std::string uuid = text ? text.get() : "";

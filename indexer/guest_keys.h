@@ -2,6 +2,7 @@
 // appliance ("/dev/sda2"), the UUID of the encrypted filesystem, or `all`.
 #pragma once
 
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -17,6 +18,10 @@ struct GuestKey {
 };
 // EINVAL: not of that form. ENOENT, EACCES: of the file, whose last newline is no part of the key.
 Result<std::vector<GuestKey>> ParseGuestKeys(const std::vector<std::string>& texts);
+
+// What is on the disks, by device: filesystems, swap, and encrypted volumes, which libguestfs leaves out of its own
+// list. A device may be one of libguestfs's mountables.
+Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance);
 
 inline bool IsEncryptedType(std::string_view type) { return type == "crypto_LUKS" || type == "BitLocker"; }
 

@@ -573,13 +573,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
   if (options.layers && (!last || options.message.empty())) {
     manifest.message = run.state->image.layers[run.layers - 1].message;
   }
-  std::error_code ignored;
-  const auto absolute = std::filesystem::canonical(options.source, ignored);
-  manifest.source = absolute.empty() ? options.source : absolute.string();
-  for (const std::string& disk : options.more_disks) {
-    const auto other = std::filesystem::canonical(disk, ignored);
-    manifest.source += ", " + (other.empty() ? disk : other.string());
-  }
+  manifest.source = SourceName(options);
   if (run.state && !run.state->image.name.empty()) manifest.source += fmt::format(" ({})", run.state->image.name);
   report.new_bytes = transaction->staged_bytes();
   // Who lost the race for the branch follows the winner: an import is the whole of its source, whatever came between, so
@@ -634,6 +628,17 @@ Result<ImportReport> RunLayers(Library& library, const ImportOptions& options) {
 }
 
 }  // namespace
+
+std::string SourceName(const ImportOptions& options) {
+  const auto absolute = [](const std::string& path) {
+    std::error_code error;
+    const auto found = std::filesystem::weakly_canonical(path, error);
+    return error || path == "-" ? path : found.string();
+  };
+  std::string name = absolute(options.source);
+  for (const std::string& disk : options.more_disks) name += ", " + absolute(disk);
+  return name;
+}
 
 Result<ImportReport> Import(Library& library, const ImportOptions& options) {
   LayerRun whole;

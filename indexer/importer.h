@@ -35,6 +35,9 @@ struct ImportOptions {
   const std::atomic<bool>* interrupted = nullptr;  // set from a signal handler: the import stops with EINTR
 };
 
+// What the manifest names as the version's source, but for which image of a container archive: " (NAME)" behind it.
+std::string SourceName(const ImportOptions& options);
+
 struct ImportReport {
   std::vector<Published> layers;  // of an import with `layers`: the versions made, the last among them
   bool changed = false;   // false: the parent holds the same tree and links, and no version was made

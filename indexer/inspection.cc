@@ -184,13 +184,8 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
     disk.size_bytes = static_cast<uint64_t>(size);
     inspection.disks.push_back(std::move(disk));
   }
-  const auto list = TakeList(guestfs_list_filesystems(g));
-  if (!list) return appliance.Failed("cannot list the filesystems");
-  std::map<std::string, std::string> filesystems;
-  for (size_t i = 0; i + 1 < list->size(); i += 2) {
-    filesystems[(*list)[i]] = (*list)[i + 1];
-    inspection.devices.insert((*list)[i]);
-  }
+  ASSIGN_OR_RETURN(const auto filesystems, ListFilesystems(appliance));
+  for (const auto& [device, type] : filesystems) inspection.devices.insert(device);
 
   const bool any =
       std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });

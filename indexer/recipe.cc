@@ -3,7 +3,6 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 
 #include "store/revision.h"
@@ -12,7 +11,8 @@ namespace mirage {
 namespace {
 
 // What may stand in `defaults` as well.
-constexpr std::string_view kCommon[] = {"exclude", "format", "reader", "message", "paranoid"};
+constexpr std::string_view kCommon[] = {"exclude", "format",   "reader", "message",        "paranoid",
+                                        "keys",    "platform", "layers", "skip_unreadable"};
 
 class Parser {
  public:
@@ -55,6 +55,7 @@ class Parser {
         TRY(Set(name, setting.first, setting.second, entry.options));
       }
       if (entry.options.source.empty()) return Wrong(image, "an image without a source");
+      if (seen.contains("source") && seen.contains("disks")) return Wrong(image, "source or disks, not both");
       if (entry.options.branch.empty()) return Wrong(image, "an image without a version (BRANCH or BRANCH/TAG)");
       if (!entry.options.tag.empty()) {
         const std::string tag = entry.options.branch + "/" + entry.options.tag;
@@ -78,10 +79,46 @@ class Parser {
       out = value.Scalar();
       return {};
     };
+    const auto flag = [&](bool& out) -> Status {
+      if (!value.IsScalar() || (value.Scalar() != "true" && value.Scalar() != "false")) {
+        return Wrong(key, fmt::format("{} must be true or false", name));
+      }
+      out = value.Scalar() == "true";
+      return {};
+    };
+    const auto list = [&](std::vector<std::string>& out) -> Status {  // adds to it
+      if (!value.IsSequence() || value.size() == 0) return Wrong(key, fmt::format("{} must be a list", name));
+      for (const auto& item : value) {
+        if (!item.IsScalar() || item.Scalar().empty()) return Wrong(item, fmt::format("{}: each must be a text", name));
+        out.push_back(item.Scalar());
+      }
+      return {};
+    };
     if (name == "source") {
       TRY(text(options.source));
       if (options.source == "-") return Wrong(value, "standard input is no source for a recipe");
-      if (!options.source.starts_with('/')) options.source = directory_ + "/" + options.source;
+      options.source = Absolute(options.source);
+      return {};
+    }
+    if (name == "disks") {
+      std::vector<std::string> disks;
+      TRY(list(disks));
+      for (std::string& disk : disks) disk = Absolute(disk);
+      options.source = disks.front();
+      options.more_disks.assign(disks.begin() + 1, disks.end());
+      return {};
+    }
+    if (name == "keys") {
+      std::vector<std::string> keys;
+      TRY(list(keys));
+      for (std::string& given : keys) {
+        const size_t kind = given.find(':'), rest = given.find(':', kind + 1);
+        const bool whole = kind != std::string::npos && rest != std::string::npos;
+        const std::string type = whole ? given.substr(kind + 1, rest - kind - 1) : "";
+        if (type != "key" && type != "file") return Wrong(value, "a key is ID:key:KEY or ID:file:FILENAME");
+        if (type == "file") given = given.substr(0, rest + 1) + Absolute(given.substr(rest + 1));
+        options.keys.push_back(std::move(given));
+      }
       return {};
     }
     if (name == "version") {
@@ -106,23 +143,16 @@ class Parser {
       }
       return {};
     }
-    if (name == "paranoid") {
-      if (!value.IsScalar() || (value.Scalar() != "true" && value.Scalar() != "false")) {
-        return Wrong(key, "paranoid must be true or false");
-      }
-      options.paranoid = value.Scalar() == "true";
-      return {};
-    }
-    if (name == "exclude") {
-      if (!value.IsSequence()) return Wrong(key, "exclude must be a list of patterns");
-      for (const auto& pattern : value) {
-        if (!pattern.IsScalar()) return Wrong(pattern, "a pattern must be a text");
-        options.exclude.push_back(pattern.Scalar());
-      }
-      return {};
-    }
+    if (name == "image") return text(options.image);
+    if (name == "platform") return text(options.platform);
+    if (name == "layers") return flag(options.layers);
+    if (name == "skip_unreadable") return flag(options.skip_unreadable);
+    if (name == "paranoid") return flag(options.paranoid);
+    if (name == "exclude") return list(options.exclude);
     return Wrong(key, fmt::format("unknown setting \"{}\"", name));
   }
+
+  std::string Absolute(const std::string& path) const { return path.starts_with('/') ? path : directory_ + "/" + path; }
 
   const std::string file_;
   const std::string directory_;
@@ -144,9 +174,9 @@ Result<bool> IsDone(const Snapshot& snapshot, const ImportOptions& entry) {
   ASSIGN_OR_RETURN(const auto tag, snapshot.Tag(entry.branch, entry.tag));
   if (!tag) return false;
   ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(snapshot, tag->manifest));
-  std::error_code ignored;
-  const auto absolute = std::filesystem::weakly_canonical(entry.source, ignored);
-  if (manifest.source == absolute.string() || manifest.source == entry.source) return true;
+  const std::string source = SourceName(entry);
+  if (manifest.source == source || manifest.source.starts_with(source + " ("))
+    return true;  // (NAME): a container's image
   return Fail(EEXIST, "{}/{}: the tag is taken, by a version of {}; choose another, or delete it", entry.branch,
               entry.tag, manifest.source);
 }

@@ -10,7 +10,7 @@
 namespace mirage {
 
 struct RecipeEntry {
-  ImportOptions options;  // source as an absolute path or relative to the working directory
+  ImportOptions options;  // paths absolute, or relative to the working directory
   int line = 0;           // of the recipe, from 1
 };
 

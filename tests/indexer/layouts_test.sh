@@ -30,7 +30,7 @@ same() {
 # One machine of eight disks, with a filesystem each: no table, MBR with a logical partition, GPT.
 truncate -s 320M "$work/xfs" && mkfs.xfs -q "$work/xfs"
 truncate -s 120M "$work/btrfs" && mkfs.btrfs -q --rootdir "$tree" "$work/btrfs" >/dev/null
-truncate -s 40M "$work/fat" && mkfs.vfat -F 32 "$work/fat" >/dev/null && mcopy -s -i "$work/fat" "$tree"/* ::
+truncate -s 40M "$work/fat" && mkfs.vfat -F 32 "$work/fat" >/dev/null && LC_ALL=C.UTF-8 mcopy -s -i "$work/fat" "$tree"/* ::
 truncate -s 40M "$work/ntfs" && mkntfs -q -F "$work/ntfs"
 xorriso -as mkisofs -quiet -R -J -o "$work/iso" "$tree" 2>/dev/null
 mksquashfs "$tree" "$work/squash" -quiet -no-progress -all-root >/dev/null
@@ -63,7 +63,7 @@ out_has '^-rwxr-xr-x .* 0 +0 .*numbers'
 
 # MD, LVM on LUKS on LVM's side, and a LUKS partition that nobody has the key to; made in an appliance.
 for disk in md1 md2 vault other; do truncate -s 64M "$work/$disk"; done
-guestfish <<END || fail "guestfish cannot make the disks"
+guestfish --keys-from-stdin <<END || fail "guestfish cannot make the disks"
 add $work/md1 format:raw
 add $work/md2 format:raw
 add $work/vault format:raw
@@ -71,8 +71,10 @@ add $work/other format:raw
 run
 md-create r1 "/dev/sda /dev/sdb" level:raid1
 mkfs ext4 /dev/md127
-luks-format /dev/sdc secret 0
-cryptsetup-open /dev/sdc secret c
+luks-format /dev/sdc 0
+secret
+cryptsetup-open /dev/sdc c
+secret
 vgcreate vg /dev/mapper/c
 lvcreate root vg 20
 lvcreate boot vg 8
@@ -91,7 +93,8 @@ umount-all
 mount /dev/md127 /
 write /raid "on two disks"
 umount-all
-luks-format /dev/sdd nobody 0
+luks-format /dev/sdd 0
+nobody
 END
 disks=(-a "$work/md1" -a "$work/md2" -a "$work/vault" -a "$work/other")
 expect 1 "$mirage" "${guestfs[@]}" "${disks[@]}" --key /dev/sdc:key:secret vault

@@ -234,9 +234,26 @@ TEST(RecipeTest, IsReadStrictly) {
   EXPECT_EQ(entries[1].options.reader, "auto");
   EXPECT_TRUE(entries[1].options.paranoid);
   EXPECT_EQ(entries[1].line, 9);
+  const auto machine =
+      Must(ParseRecipe("defaults: {keys: ['all:file:common'], skip_unreadable: true}\nimages:\n"
+                       "  - disks: [a.raw, /b.raw]\n    version: m/v1\n"
+                       "    keys: ['/dev/sda2:key:a:b', 'UUID:file:/k']\n"
+                       "  - {source: app.tar, version: app, image: web, platform: linux/arm64, layers: true, "
+                       "skip_unreadable: false}\n",
+                       "r.yaml", "/recipes"));
+  EXPECT_EQ(machine[0].options.source, "/recipes/a.raw");
+  EXPECT_EQ(machine[0].options.more_disks, std::vector<std::string>{"/b.raw"});
+  EXPECT_EQ(SourceName(machine[0].options), "/recipes/a.raw, /b.raw");
+  EXPECT_EQ(machine[0].options.keys,
+            (std::vector<std::string>{"all:file:/recipes/common", "/dev/sda2:key:a:b", "UUID:file:/k"}));
+  EXPECT_TRUE(machine[0].options.skip_unreadable);
+  EXPECT_EQ(machine[1].options.image, "web");
+  EXPECT_EQ(machine[1].options.platform, "linux/arm64");
+  EXPECT_TRUE(machine[1].options.layers);
+  EXPECT_FALSE(machine[1].options.skip_unreadable);
   if (const char* const top = std::getenv("MIRAGE_SOURCE")) {
     const std::string file = std::string(top) + "/examples/recipe.yaml";
-    EXPECT_EQ(Must(ParseRecipe(Must(ReadWholeFile(Env::Default(), file, kMaxRecipeBytes)), file, ".")).size(), 4U);
+    EXPECT_EQ(Must(ParseRecipe(Must(ReadWholeFile(Env::Default(), file, kMaxRecipeBytes)), file, ".")).size(), 6U);
   }
   const std::pair<const char*, const char*> bad[] = {
       {"", "line 1"},
@@ -254,6 +271,10 @@ TEST(RecipeTest, IsReadStrictly) {
       {"defaults:\n  source: a\n", "line 2: unknown setting \"source\" of defaults"},
       {"images:\n  - source: [a\n", "line "},
       {"images:\n  - source: '-'\n    version: a\n", "standard input"},
+      {"images:\n  - {source: a, disks: [b], version: c}\n", "line 2: source or disks, not both"},
+      {"images:\n  - disks: []\n    version: c\n", "line 2: disks must be a list"},
+      {"images:\n  - source: a\n    version: b\n    keys: ['all:secret']\n", "line 4: a key is ID:key:KEY"},
+      {"images:\n  - source: a\n    version: b\n    layers: yes\n", "line 4: layers must be true or false"},
   };
   for (const auto& [yaml, words] : bad) {
     const auto parsed = ParseRecipe(yaml, "r.yaml", ".");
