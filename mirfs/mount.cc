@@ -419,7 +419,15 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
     return EndEdit(*library, *overlay, wish.request());
   };
   const auto result = serve();
-  if (!result) overlay.reset();  // for whoever goes on with it
+  if (!result) {  // whoever is told of it may go on with the overlay at once
+    {
+      const std::lock_guard lock(ending_mutex);
+      ending = true;
+    }
+    session.reset();
+    filesystem.reset();
+    overlay.reset();
+  }
   control->Finish(result);
   overlay.reset();  // its files, if it is no more: nobody waits for that
   if (!result) return Fail(result.error().code, "overlay {} of {}: {}", id, branch, result.error().message);

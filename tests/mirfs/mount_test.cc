@@ -130,7 +130,9 @@ class MountTest : public DirectoryLibraryTest {
   int WaitForEnd() {
     int status = 0;
     waitpid(std::exchange(daemon_, -1), &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (code != 0) std::cout << RunShell("cat " + log()).out;
+    return code;
   }
   std::string OverlayId() {
     const auto overlays = Must(ListOverlays(*library_));
