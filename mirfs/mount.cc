@@ -180,7 +180,10 @@ Result<dev_t> ServeUntilUnmounted(FuseSession& session, const std::string& mount
       (void)Unmount(mountpoint, true);
       return;
     }
-    RaiseReadAhead(st.st_dev);
+    // Unmounted already, perhaps with a user left: this is the directory below, whose device is never taken for the mount's.
+    struct stat above {};
+    if (stat((mountpoint + "/..").c_str(), &above) == 0 && above.st_dev == st.st_dev) st.st_dev = 0;
+    if (st.st_dev != 0) RaiseReadAhead(st.st_dev);
     readiness.Ready();
     NotifyServiceManager("READY=1");
   });
