@@ -206,4 +206,15 @@ tl::unexpected<Error> Appliance::Failed(std::string_view what) const {
 
 void Appliance::Cancel() { guestfs_user_cancel(handle_); }
 
+std::optional<std::vector<std::string>> TakeGuestList(char** list) {
+  if (list == nullptr) return std::nullopt;
+  std::vector<std::string> out;
+  for (char** item = list; *item != nullptr; ++item) {
+    out.emplace_back(*item);
+    std::free(*item);
+  }
+  std::free(list);
+  return out;
+}
+
 }  // namespace mirage

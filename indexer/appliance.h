@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -64,5 +65,8 @@ class Appliance {
 // Whether hardware acceleration really works, by running one instruction in a virtual machine of a child process, for
 // at most three seconds: on some nested hosts it neither works nor fails. Empty: it does; otherwise why not.
 std::string ProbeHardwareAcceleration();
+
+// A list of texts that libguestfs gave, and its memory back; nullopt: null, its error.
+std::optional<std::vector<std::string>> TakeGuestList(char** list);
 
 }  // namespace mirage

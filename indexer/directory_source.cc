@@ -318,15 +318,23 @@ class DirectorySource::Walk {
     std::string bytes;
     bytes.resize_and_overwrite(static_cast<size_t>(size), [&](char*, size_t) { return static_cast<size_t>(size); });
     while (got < size) {
-      const ssize_t n = pread(fd, bytes.data() + got, static_cast<size_t>(size - got), static_cast<off_t>(got));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return Failed(errno, path);
+      ASSIGN_OR_RETURN(const size_t n, ReadAt(fd, path, got, bytes.data() + got, static_cast<size_t>(size - got)));
       if (n == 0) break;
-      got += static_cast<uint64_t>(n);
+      got += n;
     }
     bytes.resize(static_cast<size_t>(got));
     TRY(sink_.AddFile(path, EntryFromStat(st), xattrs, std::move(bytes)));
     return CheckSteady(fd, path, st, got);
+  }
+
+  // One read, of what comes; 0: the file ends.
+  Result<size_t> ReadAt(int fd, const std::string& path, uint64_t offset, char* out, size_t size) const {
+    ssize_t n = 0;
+    do {
+      n = pread(fd, out, size, static_cast<off_t>(offset));
+    } while (n < 0 && errno == EINTR);
+    if (n < 0) return Failed(errno, path);
+    return static_cast<size_t>(n);
   }
 
   Status AddLarge(int fd, const std::string& path, const struct stat& st, const XattrSet& xattrs) {
@@ -371,13 +379,11 @@ class DirectorySource::Walk {
     std::string buffer(kReadBytes, '\0');
     for (uint64_t got = 0; got < size;) {
       if (Interrupted()) return Fail(EINTR, "interrupted");
-      const ssize_t n = pread(fd, buffer.data(), static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - got)),
-                              static_cast<off_t>(got));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) return Failed(errno, path);
+      const auto wanted = static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - got));
+      ASSIGN_OR_RETURN(const size_t n, ReadAt(fd, path, got, buffer.data(), wanted));
       if (n == 0) return false;
-      hash.Update(std::string_view(buffer).substr(0, static_cast<size_t>(n)));
-      got += static_cast<uint64_t>(n);
+      hash.Update(std::string_view(buffer).substr(0, n));
+      got += n;
     }
     return hash.Finish() == content;
   }
@@ -420,12 +426,10 @@ class DirectorySource::Walk {
       while (got < data_end) {
         if (Interrupted()) return Fail(EINTR, "interrupted");
         buffer.resize(static_cast<size_t>(std::min<uint64_t>(kReadBytes, data_end - got)));
-        const ssize_t n = pread(fd, buffer.data(), buffer.size(), static_cast<off_t>(got));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return Failed(errno, path);
+        ASSIGN_OR_RETURN(const size_t n, ReadAt(fd, path, got, buffer.data(), buffer.size()));
         if (n == 0) return {};
-        TRY(sink_.AppendFile(std::string_view(buffer).substr(0, static_cast<size_t>(n))));
-        got += static_cast<uint64_t>(n);
+        TRY(sink_.AppendFile(std::string_view(buffer).substr(0, n)));
+        got += n;
       }
     }
     return {};

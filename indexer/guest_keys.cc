@@ -20,30 +20,19 @@ bool SameUuid(std::string_view a, std::string_view b) {
                     [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
 
-std::vector<std::string> TakeList(char** list) {
-  std::vector<std::string> items;
-  for (char** item = list; item != nullptr && *item != nullptr; ++item) {
-    items.emplace_back(*item);
-    std::free(*item);
-  }
-  std::free(list);
-  return items;
-}
-
 }  // namespace
 
 Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance) {
   guestfs_h* const g = appliance.handle();
-  char** const list = guestfs_list_filesystems(g);
-  if (list == nullptr) return appliance.Failed("cannot list the filesystems");
-  const auto items = TakeList(list);
+  const auto list = TakeGuestList(guestfs_list_filesystems(g));
+  if (!list) return appliance.Failed("cannot list the filesystems");
   std::map<std::string, std::string> found;
-  for (size_t i = 0; i + 1 < items.size(); i += 2) found[items[i]] = items[i + 1];
+  for (size_t i = 0; i + 1 < list->size(); i += 2) found[(*list)[i]] = (*list)[i + 1];
   for (const auto lister :
        {guestfs_list_devices, guestfs_list_partitions, guestfs_list_md_devices, guestfs_list_dm_devices, guestfs_lvs}) {
-    char** const devices = lister(g);
-    if (devices == nullptr) return appliance.Failed("cannot list the devices");
-    for (const std::string& device : TakeList(devices)) {
+    const auto devices = TakeGuestList(lister(g));
+    if (!devices) return appliance.Failed("cannot list the devices");
+    for (const std::string& device : *devices) {
       if (const auto known = found.find(device); known != found.end() && known->second != "unknown") continue;
       const std::unique_ptr<char, void (*)(void*)> type(guestfs_vfs_type(g, device.c_str()), std::free);
       if (type && IsEncryptedType(type.get())) found[device] = type.get();
@@ -52,18 +41,24 @@ Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance)
   return found;
 }
 
+Result<GuestKeyText> SplitGuestKey(std::string_view text) {
+  // A device of LVM or a UUID has no colon.
+  const size_t first = text.find(':');
+  const size_t second = first == text.npos ? first : text.find(':', first + 1);
+  const std::string_view kind = second == text.npos ? "" : text.substr(first + 1, second - first - 1);
+  if (first == 0 || (kind != "key" && kind != "file") || second + 1 == text.size()) {
+    return Fail(EINVAL, "write ID:key:KEY or ID:file:FILENAME, where ID is a device, a UUID or all");
+  }
+  return GuestKeyText{std::string(text.substr(0, first)), std::string(text.substr(second + 1)), kind == "file"};
+}
+
 Result<std::vector<GuestKey>> ParseGuestKeys(const std::vector<std::string>& texts) {
   std::vector<GuestKey> keys;
   for (const std::string& text : texts) {
-    // A device of LVM or a UUID has no colon.
-    const size_t first = text.find(':');
-    const size_t second = first == std::string::npos ? first : text.find(':', first + 1);
-    const std::string kind = second == std::string::npos ? "" : text.substr(first + 1, second - first - 1);
-    if (first == 0 || (kind != "key" && kind != "file") || second + 1 == text.size()) {
-      return Fail(EINVAL, "--key: write ID:key:KEY or ID:file:FILENAME, where ID is a device, a UUID or all");
-    }
-    GuestKey key{text.substr(0, first), text.substr(second + 1)};
-    if (kind == "file") {
+    auto parts = SplitGuestKey(text);
+    if (!parts) return Annotate(std::move(parts).error(), "--key");
+    GuestKey key{std::move(parts->id), std::move(parts->value)};
+    if (parts->is_file) {
       const std::string path = key.key;
       std::ifstream file(path, std::ios::binary);
       if (!file) return FailErrno(errno, "--key: " + path);

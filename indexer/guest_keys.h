@@ -16,6 +16,13 @@ namespace mirage {
 struct GuestKey {
   std::string id, key;
 };
+// The parts of "ID:key:KEY" and "ID:file:FILENAME". EINVAL: not of that form.
+struct GuestKeyText {
+  std::string id, value;
+  bool is_file = false;
+};
+Result<GuestKeyText> SplitGuestKey(std::string_view text);
+
 // EINVAL: not of that form. ENOENT, EACCES: of the file, whose last newline is no part of the key.
 Result<std::vector<GuestKey>> ParseGuestKeys(const std::vector<std::string>& texts);
 

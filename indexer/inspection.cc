@@ -22,21 +22,9 @@ namespace {
 
 struct Freer {
   void operator()(char* text) const { std::free(text); }
-  void operator()(char** list) const {
-    for (char** item = list; *item != nullptr; ++item) std::free(*item);
-    std::free(list);
-  }
   void operator()(guestfs_application2_list* list) const { guestfs_free_application2_list(list); }
 };
 
-// A list that libguestfs gave; nullopt on its error.
-std::optional<std::vector<std::string>> TakeList(char** list) {
-  if (list == nullptr) return std::nullopt;
-  const std::unique_ptr<char*, Freer> owner(list);
-  std::vector<std::string> out;
-  for (char** item = list; *item != nullptr; ++item) out.emplace_back(*item);
-  return out;
-}
 std::string TakeString(char* text) {
   const std::unique_ptr<char, Freer> owner(text);
   return text == nullptr ? "" : text;
@@ -80,7 +68,7 @@ Status CannotRead(const std::string& what, bool skip_unreadable, ImportSink& sin
 Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems, Inspection& inspection,
                   bool skip_unreadable, ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
-  const auto list = TakeList(guestfs_inspect_get_mountpoints(g, inspection.root.c_str()));
+  const auto list = TakeGuestList(guestfs_inspect_get_mountpoints(g, inspection.root.c_str()));
   if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
   std::set<std::string> mounted;
   for (size_t i = 0; i + 1 < list->size(); i += 2) {
@@ -173,7 +161,7 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
   guestfs_h* const g = appliance.handle();
   Inspection inspection;
   inspection.opened = opened;
-  const auto devices = TakeList(guestfs_list_devices(g));
+  const auto devices = TakeGuestList(guestfs_list_devices(g));
   if (!devices) return appliance.Failed("cannot list the disks");
   for (const std::string& device : *devices) {
     const int64_t size = guestfs_blockdev_getsize64(g, device.c_str());
@@ -190,7 +178,7 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
   const bool any =
       std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });
   if (any) {  // inspection takes long, and finds nothing where there is nothing to mount
-    auto roots = TakeList(guestfs_inspect_os(g));
+    auto roots = TakeGuestList(guestfs_inspect_os(g));
     if (!roots) {
       const Error error = appliance.Failed("the disk could not be inspected").value();
       if (error.code == EINTR) return tl::make_unexpected(error);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "indexer/guest_keys.h"
 #include "store/revision.h"
 
 namespace mirage {
@@ -112,11 +113,9 @@ class Parser {
       std::vector<std::string> keys;
       TRY(list(keys));
       for (std::string& given : keys) {
-        const size_t kind = given.find(':'), rest = given.find(':', kind + 1);
-        const bool whole = kind != std::string::npos && rest != std::string::npos;
-        const std::string type = whole ? given.substr(kind + 1, rest - kind - 1) : "";
-        if (type != "key" && type != "file") return Wrong(value, "a key is ID:key:KEY or ID:file:FILENAME");
-        if (type == "file") given = given.substr(0, rest + 1) + Absolute(given.substr(rest + 1));
+        const auto parts = SplitGuestKey(given);
+        if (!parts) return Wrong(value, "keys: " + parts.error().message);
+        if (parts->is_file) given = fmt::format("{}:file:{}", parts->id, Absolute(parts->value));
         options.keys.push_back(std::move(given));
       }
       return {};

@@ -39,7 +39,7 @@ class BranchFs final : public Filesystem {
   // `overlay` must outlive it. Cleans up what a crash left (orphans, data files without a record).
   static Result<std::unique_ptr<BranchFs>> Open(std::shared_ptr<Library> library, Overlay& overlay);
   ~BranchFs() override;  // Close, its error unheard
-  // Everything answered so far is on the disk when it returns. Before the overlay is marked unmounted.
+  // Everything answered so far is on the disk when it returns.
   Status SyncAll();
   // Removes orphans and stops the background thread. Names and block maps are on the disk when it returns; of data only
   // what was synced: for the rest there is Overlay::SyncData. Nothing may be called afterwards.

@@ -167,14 +167,9 @@ Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overla
   return result;
 }
 
-Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr<Overlay> overlay,
-                                               const CommitOptions& options) {
-  return CommitOverlay(library, *overlay, options);
-}
-
 Result<std::optional<Published>> CommitOverlay(Library& library, const std::string& id, const CommitOptions& options) {
-  ASSIGN_OR_RETURN(auto overlay, Overlay::Open(library, id));
-  return CommitOverlay(library, std::move(overlay), options);
+  ASSIGN_OR_RETURN(const auto overlay, Overlay::Open(library, id));
+  return CommitOverlay(library, *overlay, options);
 }
 
 StagedOverlay::StagedOverlay() = default;

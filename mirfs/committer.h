@@ -32,8 +32,6 @@ Result<std::optional<Published>> CommitOverlay(Library& library, const std::stri
 // The same for one that this process holds (the daemon after its session ended). It is retired: its files go with the
 // object.
 Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overlay, const CommitOptions& options);
-Result<std::optional<Published>> CommitOverlay(Library& library, std::unique_ptr<Overlay> overlay,
-                                               const CommitOptions& options);
 
 // What a commit of the overlay would make of its base: staged, never published; gone with the object.
 class StagedOverlay {

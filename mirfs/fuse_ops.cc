@@ -613,7 +613,9 @@ Status FuseSession::Serve() {
   fuse_loop_cfg_set_max_threads(config, impl_->max_threads);
   const int result = fuse_session_loop_mt(impl_->session, config);
   fuse_loop_cfg_destroy(config);
-  if (result < 0) return FailErrno(-result, "serve the mount");
+  // The last unmount may come while the kernel hands out a request: that read gives ECONNABORTED, not ENODEV. Whether the
+  // connection was cut instead, the mount table tells.
+  if (result < 0 && result != -ECONNABORTED) return FailErrno(-result, "serve the mount");
   return {};
 }
 

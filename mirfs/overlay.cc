@@ -9,6 +9,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "store/gc_roots.h"
+
 namespace mirage {
 namespace {
 
@@ -18,7 +20,6 @@ constexpr uint64_t kMaxRecordBytes = 256 << 10;
 constexpr int kSchema = 1;
 // Longer than another process's glance at the lock (ListOverlays).
 constexpr int kLockWaitMs = 1000;
-constexpr const char* kGone = ".gone";  // behind the id of one that is no more, but for its files
 
 // Paths and messages are bytes; JSON strings are Unicode. Bytes above 0x7f go as U+0080 to U+00FF, one each.
 std::string ToUnicode(const std::string& bytes) {
@@ -144,7 +145,7 @@ void SweepGone(Library& library) {
   const auto names = library.env().List(library.overlays_path());
   if (!names) return;
   for (const std::string& name : *names) {
-    if (!name.ends_with(kGone)) continue;
+    if (!name.ends_with(kGoneOverlay)) continue;
     const std::string path = library.overlays_path() + "/" + name;
     const auto lock = FileLock::Acquire(library.env(), path + "/lock", LockMode::kExclusive, 0, "removal of " + name);
     if (lock) static_cast<void>(RemoveTree(library.env(), path));
@@ -206,8 +207,9 @@ Status DiscardOverlay(Library& library, const std::string& id) {
     return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
   }
   ASSIGN_OR_RETURN(const auto lock, LockOverlay(library, id));
-  TRY(library.env().Rename(path, path + kGone));
-  return RemoveTree(library.env(), path + kGone);
+  const std::string gone = fmt::format("{}{}", path, kGoneOverlay);
+  TRY(library.env().Rename(path, gone));
+  return RemoveTree(library.env(), gone);
 }
 
 Overlay::Overlay(Library& library, std::string path, OverlayInfo info, std::optional<FileLock> lock)
@@ -328,7 +330,7 @@ Status Overlay::MarkMounted(const std::string& mountpoint) {
 
 Status Overlay::Retire() {
   db_.reset();
-  const std::string gone = path_ + kGone;
+  const std::string gone = fmt::format("{}{}", path_, kGoneOverlay);
   TRY(library_.env().Rename(path_, gone));
   path_ = gone;
   retired_ = true;

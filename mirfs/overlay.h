@@ -1,20 +1,18 @@
 // A branch overlay on disk: what a writable mount has changed above a version, kept until it is committed or discarded.
 //
-//   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced
-//   atomically
+//   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced atomically
 //                 lock           flock'd by the daemon (or by a commit): a dead process holds none
 //                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
 //                 data/<inode>   file bytes (upper_file.h)
-//                 reserve        room for the database while the kernel writes files by itself: given up when the disk
-//                 is full views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay
-//                 is opened
+//                 reserve        room for the database while the kernel writes files by itself: given up when the disk is full
+//                 views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay is opened
 //
-// States: active (mounted, left by a crash, or detached; never committed unasked) -> unmounted (a commit is due) ->
-// gone; unmounted -> conflict (its branch moved and the changes touch; waits for a decision) -> gone: the directory is
-// renamed to <id>.gone, and then removed.
+// States: active (mounted, left by a crash, or detached; never committed unasked) -> unmounted (a commit is due) -> gone;
+// unmounted -> conflict (its branch moved and the changes touch; waits for a decision) -> gone: the directory is renamed to
+// <id>.gone, and then removed.
 //
-// An overlay names objects of the library: its base manifest, and contents and trees that its records hold by id. All
-// of them are reachable from the base manifest, so that manifest is all that gc has to take for a root (`base` of each
+// An overlay names objects of the library: its base manifest, and contents and trees that its records hold by id. All of
+// them are reachable from the base manifest, so that manifest is all that gc has to take for a root (`base` of each
 // overlay.json; one that cannot be read must stop gc). A commit publishes before it removes the overlay.
 #pragma once
 

@@ -40,7 +40,7 @@ Result<std::vector<ObjectId>> HeldVersions(const Library& library) {
   if (!overlays && overlays.error().code == ENOENT) overlays = std::vector<std::string>();
   if (!overlays) return tl::make_unexpected(std::move(overlays).error());
   for (const std::string& id : *overlays) {
-    if (id.ends_with(".gone")) continue;  // being removed
+    if (id.ends_with(kGoneOverlay)) continue;
     ASSIGN_OR_RETURN(const auto base, OverlayBase(library.env(), library.overlays_path(), id));
     if (base) held.push_back(*base);
   }

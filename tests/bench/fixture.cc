@@ -2,17 +2,16 @@
 
 #include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <random>
-#include <thread>
 
 #include <fmt/format.h>
 
 #include "tests/bench/measure.h"
+#include "tests/testing/remove_all.h"
 
 namespace mirage::bench {
 namespace {
@@ -102,14 +101,9 @@ void Fixture::Clean() const {
   UnmountNative();
   // Those of the workloads: peers, and libraries of their own.
   Run("findmnt -rn -o TARGET | { grep -F " + Quote(options_.work + "/") + " || true; } | while read -r mounted; do umount \"$mounted\"; done");
-  // A daemon may still be removing the files of what it has committed.
-  std::error_code error;
-  for (int tries = 0; tries < 100; ++tries) {
-    std::filesystem::remove_all(options_.work, error);
-    if (!error) return;
-    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  if (const auto error = testing::RemoveAll(options_.work)) {
+    throw Trouble(fmt::format("{}: {}", options_.work, error.message()));
   }
-  throw Trouble(fmt::format("{}: {}", options_.work, error.message()));
 }
 
 // Sizes spread evenly over the logarithm from 64 bytes to 256 KiB: a mean of 31 KB, half the files below 4 KiB.

@@ -273,7 +273,7 @@ TEST(RecipeTest, IsReadStrictly) {
       {"images:\n  - source: '-'\n    version: a\n", "standard input"},
       {"images:\n  - {source: a, disks: [b], version: c}\n", "line 2: source or disks, not both"},
       {"images:\n  - disks: []\n    version: c\n", "line 2: disks must be a list"},
-      {"images:\n  - source: a\n    version: b\n    keys: ['all:secret']\n", "line 4: a key is ID:key:KEY"},
+      {"images:\n  - source: a\n    version: b\n    keys: ['all:secret']\n", "line 4: keys: write ID:key:KEY"},
       {"images:\n  - source: a\n    version: b\n    layers: yes\n", "line 4: layers must be true or false"},
   };
   for (const auto& [yaml, words] : bad) {

@@ -83,7 +83,8 @@ class BranchFsTest : public testing::LibraryTest {
   std::optional<Published> Commit(const CommitOptions& options = {}) {
     CloseFs();
     Must(overlay_->MarkUnmounted(true));
-    return Must(CommitOverlay(*library_, std::move(overlay_), options));
+    const auto overlay = std::move(overlay_);
+    return Must(CommitOverlay(*library_, *overlay, options));
   }
   void ExpectEqual() {
     EXPECT_EQ("", paths_->DifferenceFrom(model_));

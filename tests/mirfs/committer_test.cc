@@ -41,6 +41,9 @@ class CommitterTest : public testing::LibraryTest {
     Must(overlay->MarkUnmounted(true));
     return overlay;
   }
+  Result<std::optional<Published>> CommitAndLetGo(std::unique_ptr<Overlay> overlay, const CommitOptions& options) {
+    return CommitOverlay(*library_, *overlay, options);
+  }
   OverlayInfo Only() {
     const auto overlays = Must(ListOverlays(*library_));
     EXPECT_EQ(1U, overlays.size());
@@ -75,16 +78,16 @@ TEST_F(CommitterTest, MakesTheNextVersion) {
 TEST_F(CommitterTest, NothingChangedMakesNoVersion) {
   auto overlay = NewOverlay();
   Must(Must(BranchFs::Open(library_, *overlay))->Close());
-  EXPECT_FALSE(Must(CommitOverlay(*library_, std::move(overlay), {})));
+  EXPECT_FALSE(Must(CommitAndLetGo(std::move(overlay), {})));
   EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
 }
 
 TEST_F(CommitterTest, TheSecondOfTwoIsMergedWhenTheirChangesDoNotTouch) {
   auto first = Edited("etc/first", "1"), second = Edited("etc/second", "2");
-  const auto one = Must(CommitOverlay(*library_, std::move(first), {}));
+  const auto one = Must(CommitAndLetGo(std::move(first), {}));
   const std::string path = second->path(), copy = directory_ / "copy", id = second->info().id;
   ASSERT_EQ(0, std::system(fmt::format("cp -a '{}' '{}'", path, copy).c_str()));
-  const auto two = Must(CommitOverlay(*library_, std::move(second), {.message = "second"}));
+  const auto two = Must(CommitAndLetGo(std::move(second), {.message = "second"}));
   ASSERT_TRUE(one && two);
   for (const char* file : {"etc/first", "etc/second"}) {
     model_.Make(file, FileType::kRegular, 0644);
@@ -108,9 +111,9 @@ TEST_F(CommitterTest, ASideCanBeTakenWhereTwoConflict) {
   for (const auto favor : {MergeFavor::kOurs, MergeFavor::kTheirs}) {
     const std::string name = favor == MergeFavor::kOurs ? "1" : "2";
     auto first = Edited("etc/hosts", name + "head"), second = Edited("etc/hosts", name + "edit");
-    ASSERT_TRUE(Must(CommitOverlay(*library_, std::move(first), {})));
+    ASSERT_TRUE(Must(CommitAndLetGo(std::move(first), {})));
     const std::string id = second->info().id;
-    EXPECT_EQ(EAGAIN, CommitOverlay(*library_, std::move(second), {}).error().code);
+    EXPECT_EQ(EAGAIN, CommitAndLetGo(std::move(second), {}).error().code);
     EXPECT_EQ(std::vector<std::string>{"/etc/hosts: both changed its content"}, Only().conflicts);
     const auto version = Must(CommitOverlay(*library_, id, {.favor = favor}));
     ASSERT_TRUE(version);
@@ -141,14 +144,14 @@ TEST_F(CommitterTest, WhatWouldBeCommittedCanBeSeenBefore) {
     EXPECT_EQ("m etc\nA etc/new\n", lines(*view));
   }
   EXPECT_FALSE(library_->env().Stat(copy));
-  EXPECT_TRUE(Must(CommitOverlay(*library_, std::move(overlay), {})));
+  EXPECT_TRUE(Must(CommitAndLetGo(std::move(overlay), {})));
 }
 
 TEST_F(CommitterTest, TheSecondOfTwoIsKeptAndBecomesABranch) {
   auto first = Edited("etc/second", "1"), second = Edited("etc/second", "2");
   const std::string id = second->info().id;
-  ASSERT_TRUE(Must(CommitOverlay(*library_, std::move(first), {})));
-  const auto refused = CommitOverlay(*library_, std::move(second), {});
+  ASSERT_TRUE(Must(CommitAndLetGo(std::move(first), {})));
+  const auto refused = CommitAndLetGo(std::move(second), {});
   ASSERT_FALSE(refused);
   EXPECT_EQ(EAGAIN, refused.error().code);
   EXPECT_NE(std::string::npos, refused.error().message.find("mirage overlay commit " + id + " --to NEWBRANCH"));
@@ -167,7 +170,7 @@ TEST_F(CommitterTest, TheSecondOfTwoIsKeptAndBecomesABranch) {
 TEST_F(CommitterTest, ATakenTagKeepsTheOverlay) {
   auto overlay = Edited("etc/hosts", "x", "v1");
   const std::string id = overlay->info().id;
-  const auto refused = CommitOverlay(*library_, std::move(overlay), {.message = "said now"});
+  const auto refused = CommitAndLetGo(std::move(overlay), {.message = "said now"});
   ASSERT_FALSE(refused);
   EXPECT_EQ(EEXIST, refused.error().code);
   EXPECT_NE(std::string::npos, refused.error().message.find("mirage overlay commit " + id));
@@ -206,7 +209,7 @@ TEST_F(CommitterTest, ExcludedPathsStayAsTheyWereAndAreNamed) {
   fs.reset();
   std::string said;
   const auto published =
-      Must(CommitOverlay(*library_, std::move(overlay), {.say = [&](std::string_view line) { said += line; }}));
+      Must(CommitAndLetGo(std::move(overlay), {.say = [&](std::string_view line) { said += line; }}));
   ASSERT_TRUE(published);
   model_.Make("var/kept", FileType::kRegular, 0644);
   EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 
 #include <chrono>
+#include <iostream>
 
 #include "mirfs/committer.h"
 #include "tests/mirfs/directory_library.h"
