@@ -80,7 +80,7 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
     if (Output("mountpoint -q " + Quote(edit) + " && echo yes || true") == "yes") {
       Run(fixture.mirage("umount --discard " + Quote(edit)));
     }
-    Run(fixture.mirage("mount --edit -o system bench " + Quote(edit)));
+    Run(fixture.mirage("mount --edit bench -o system " + Quote(edit)));
   };
   const auto fresh_overlay = [=, &fixture] {
     make_tar();
