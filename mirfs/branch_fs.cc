@@ -18,8 +18,6 @@ namespace {
 constexpr uint64_t kUpperBit = uint64_t{1} << 63;
 constexpr auto kHousekeepingPeriod = std::chrono::seconds(5);
 
-std::string DataName(NodeId inode) { return fmt::format("{:016x}", inode); }
-
 }  // namespace
 
 BranchFs::Pin& BranchFs::Pin::operator=(Pin&& other) noexcept {
@@ -51,7 +49,7 @@ void BranchFs::Stamps::Restore() const {
 }
 
 BranchFs::BranchFs(std::shared_ptr<Library> library, Overlay& overlay)
-    : library_(library), overlay_(overlay), db_(overlay.db()), trees_(std::move(library)) {}
+    : library_(library), overlay_(overlay), db_(overlay.db()), data_(overlay.data()), trees_(std::move(library)) {}
 
 Result<std::unique_ptr<BranchFs>> BranchFs::Open(std::shared_ptr<Library> library, Overlay& overlay) {
   auto fs = std::unique_ptr<BranchFs>(new BranchFs(std::move(library), overlay));
@@ -106,23 +104,17 @@ Status BranchFs::RemoveOrphans() {
   }
   if (orphans.empty()) return {};
   TRY(db_.Sync());
-  for (const NodeId inode : orphans) ::unlink((overlay_.data_path() + "/" + DataName(inode)).c_str());
+  for (const NodeId inode : orphans) data_.Remove(inode);
   return {};
 }
 
 // Data files whose record never came, or went: nobody can name them any more. A crash leaves them.
 Status BranchFs::RemoveUnnamedFiles() {
-  std::error_code error;
-  for (std::filesystem::directory_iterator it(overlay_.data_path(), error), end; it != end; it.increment(error)) {
-    const std::string name = it->path().filename();
-    NodeId inode = 0;
-    const auto [last, bad] = std::from_chars(name.data(), name.data() + name.size(), inode, 16);
-    if (bad != std::errc{} || last != name.data() + name.size()) continue;
+  return data_.Visit([this](NodeId inode) -> Status {
     ASSIGN_OR_RETURN(const auto record, db_.Inode(inode));
-    if (!record || !record->may_have_data) ::unlink(it->path().c_str());
-  }
-  if (error) return Fail(error.value(), "{}: {}", overlay_.data_path(), error.message());
-  return {};
+    if (!record || !record->may_have_data) data_.Remove(inode);
+    return {};
+  });
 }
 
 NodeId BranchFs::LowerId(std::string_view origin) const {
@@ -283,7 +275,8 @@ Status BranchFs::Housekeep() {
     discarded_.insert(discarded_.end(), discarded.begin(), discarded.end());
     return synced;
   }
-  for (const NodeId inode : discarded) ::unlink((overlay_.data_path() + "/" + DataName(inode)).c_str());
+  data_.RemoveIdleSpares();
+  for (const NodeId inode : discarded) data_.Remove(inode);
   return result;
 }
 
@@ -304,7 +297,7 @@ Status BranchFs::SyncAll() {
   auto result = Housekeep();
   // Files that nobody synced, and perhaps nobody holds any more: all of the disk in one call, however many they are.
   if (data_written_.exchange(false) || host_handles_ > 0) {
-    if (auto synced = overlay_.SyncData(); !synced) {
+    if (auto synced = data_.SyncAll(); !synced) {
       data_written_ = true;
       if (result) result = std::move(synced);
     }
@@ -321,6 +314,7 @@ Status BranchFs::Close() {
   background_wake_.notify_all();
   background_.join();
   auto result = Housekeep();
+  data_.RemoveSpares();
   GiveReserve();
   {
     const std::lock_guard lock(table_mutex_);

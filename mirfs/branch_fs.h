@@ -42,7 +42,7 @@ class BranchFs final : public Filesystem {
   // Everything answered so far is on the disk when it returns.
   Status SyncAll();
   // Removes orphans and stops the background thread. Names and block maps are on the disk when it returns; of data only
-  // what was synced: for the rest there is Overlay::SyncData. Nothing may be called afterwards.
+  // what was synced: for the rest there is DataDirectory::SyncAll. Nothing may be called afterwards.
   Status Close();
 
   bool read_only() const override { return false; }
@@ -187,9 +187,10 @@ class BranchFs final : public Filesystem {
   Status MakeListing(Node& directory, Listing* listing) const;
   Status RemoveName(OverlayDb::Batch& batch, Node& directory, std::string_view name);
   void DropLink(OverlayDb::Batch& batch, Node& node, const struct timespec& now, bool* gone);
-  Result<Pin> MakeChild(Node& parent, std::string_view name, InodeRecord record, uint32_t umask, const Caller& caller);
+  Result<Pin> MakeChild(Node& parent, std::string_view name, InodeRecord record, uint32_t umask, const Caller& caller,
+                        bool with_file);                 // with_file: its data file is wanted at once
   Status WriteBatch(OverlayDb::Batch& batch, const std::vector<Node*>& nodes);
-  NodeId TakeInode(OverlayDb::Batch& batch);             // namespace_ held exclusively
+  NodeId TakeInodes(OverlayDb::Batch& batch, uint64_t count);  // the first; namespace_ held exclusively
   Status RemoveWhiteouts(OverlayDb::Batch& batch, Node& directory) const;  // all of an empty directory's entries
   bool IsAncestor(NodeId ancestor, NodeId node);
 
@@ -213,6 +214,7 @@ class BranchFs final : public Filesystem {
   const std::shared_ptr<Library> library_;
   Overlay& overlay_;
   OverlayDb& db_;
+  DataDirectory& data_;
   const TreeReader trees_;
   uint64_t seed_ = 0;                                    // of the library: node ids differ between libraries
   std::unordered_map<std::string, LinkGroup> groups_;    // base paths in hard-link groups; constant after Start

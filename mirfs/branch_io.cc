@@ -23,19 +23,19 @@ Status BranchFs::CheckRoom(uint64_t bytes, Room room) {
   const auto wanted = static_cast<int64_t>(std::min(bytes, kMaxFileSize));
   if (room_.fetch_sub(wanted) > wanted) return {};
   struct statvfs st {};
-  if (::statvfs(overlay_.data_path().c_str(), &st) != 0) return FailErrno(errno, "statfs " + overlay_.data_path());
+  if (::statvfs(data_.path().c_str(), &st) != 0) return FailErrno(errno, "statfs " + data_.path());
   const auto blocks = [&](fsblkcnt_t count) { return static_cast<int64_t>(count) * static_cast<int64_t>(st.f_frsize); };
   const int64_t free = blocks(st.f_bavail), reserve = std::min(kReserveBytes, blocks(st.f_blocks) / 8);
   room_ = std::max<int64_t>(0, (free - reserve) / 2);
   if (free - wanted >= (room == Room::kData ? reserve : reserve / 2)) return {};
-  return Fail(ENOSPC, "{}: {} bytes free", overlay_.data_path(), free);
+  return Fail(ENOSPC, "{}: {} bytes free", data_.path(), free);
 }
 
 bool BranchFs::HoldReserve() {
   const std::lock_guard lock(reserve_mutex_);
   if (reserve_held_) return true;
   struct statvfs st {};
-  if (::statvfs(overlay_.data_path().c_str(), &st) != 0) return false;
+  if (::statvfs(data_.path().c_str(), &st) != 0) return false;
   const auto blocks = [&](fsblkcnt_t count) { return static_cast<int64_t>(count) * static_cast<int64_t>(st.f_frsize); };
   const int64_t reserve = std::min(kReserveBytes, blocks(st.f_blocks) / 8);
   if (blocks(st.f_bavail) < 2 * reserve) return false;
@@ -58,8 +58,7 @@ Result<UpperFile*> BranchFs::FileOf(Node& node) const {
   const InodeRecord& record = node.record;
   LowerContent lower;
   if (record.lower) lower = {&library_->contents(), record.lower->id, record.lower->size};
-  auto file = std::make_unique<UpperFile>(db_, fmt::format("{}/{:016x}", overlay_.data_path(), node.id), node.id, lower,
-                                          record.lower_valid, record.may_have_data);
+  auto file = std::make_unique<UpperFile>(db_, data_, node.id, lower, record.lower_valid, record.may_have_data);
   TRY(file->Load());
   node.file = std::move(file);
   return node.file.get();

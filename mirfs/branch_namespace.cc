@@ -155,12 +155,14 @@ Status BranchFs::ReadDirectory(NodeId id, Handle handle, uint64_t offset, bool p
   return {};
 }
 
-NodeId BranchFs::TakeInode(OverlayDb::Batch& batch) {
+NodeId BranchFs::TakeInodes(OverlayDb::Batch& batch, uint64_t count) {
+  const NodeId first = next_inode_;
+  next_inode_ += count;
   if (next_inode_ >= reserved_inode_) {
     reserved_inode_ = next_inode_ + kInodesReserved;
     batch.PutNextInode(reserved_inode_);
   }
-  return next_inode_++;
+  return first;
 }
 
 Status BranchFs::WriteBatch(OverlayDb::Batch& batch, const std::vector<Node*>& nodes) {
@@ -199,7 +201,7 @@ void BranchFs::DropLink(OverlayDb::Batch& batch, Node& node, const struct timesp
 }
 
 Result<BranchFs::Pin> BranchFs::MakeChild(Node& parent, std::string_view name, InodeRecord record, uint32_t umask,
-                                          const Caller& caller) {
+                                          const Caller& caller, bool with_file) {
   TRY(CheckName(name));
   TRY(CheckRoom(kNameBytes, Room::kName));
   const std::unique_lock lock(namespace_);
@@ -233,12 +235,15 @@ Result<BranchFs::Pin> BranchFs::MakeChild(Node& parent, std::string_view name, I
   record.may_have_data = record.type == FileType::kRegular;
 
   OverlayDb::Batch batch;
-  auto node = std::make_shared<Node>(TakeInode(batch));
+  const auto spare = with_file ? data_.TakeSpare() : std::nullopt;
+  const uint64_t own = spare ? 0 : 1, more_spares = with_file ? data_.SparesWanted() : 0;
+  const NodeId first = TakeInodes(batch, own + more_spares);
+  auto node = std::make_shared<Node>(spare ? spare->inode : first);
   node->record = std::move(record);
   node->parent = parent.id;
   if (node->record.type == FileType::kRegular) {
-    node->file = std::make_unique<UpperFile>(db_, fmt::format("{}/{:016x}", overlay_.data_path(), node->id), node->id,
-                                             LowerContent{}, 0, false);
+    node->file = std::make_unique<UpperFile>(db_, data_, node->id, LowerContent{}, 0, false);
+    if (spare) node->file->Adopt(spare->descriptor);
   }
   const Stamps stamps(parent);
   parent.record.mtime = parent.record.ctime = now;
@@ -249,8 +254,10 @@ Result<BranchFs::Pin> BranchFs::MakeChild(Node& parent, std::string_view name, I
   if (auto written = WriteBatch(batch, {&parent, node.get()}); !written) {
     stamps.Restore();
     reserved_inode_ = next_inode_;  // its new end may not be in the database
+    if (spare) data_.Remove(spare->inode);
     return tl::make_unexpected(std::move(written).error());
   }
+  if (more_spares > 0) data_.AddSpares(first + own, more_spares);
   ++parent.generation;
   const std::lock_guard table(table_mutex_);
   node->pins = 1;
@@ -263,7 +270,7 @@ Result<NodeAttributes> BranchFs::Create(NodeId parent, std::string_view name, ui
   ASSIGN_OR_RETURN(const auto directory, GetDirectory(parent));
   InodeRecord record;
   record.mode = static_cast<uint16_t>(mode & 07777);
-  ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), caller.umask, caller));
+  ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), caller.umask, caller, true));
   {
     const std::unique_lock lock(node->mutex);
     *opened = MakeHandle(*node, flags, host_file);
@@ -284,7 +291,7 @@ Result<NodeAttributes> BranchFs::MakeNode(NodeId parent, std::string_view name, 
     record.rdev_major = major(rdev);
     record.rdev_minor = minor(rdev);
   }
-  ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), caller.umask, caller));
+  ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), caller.umask, caller, false));
   return Enter(*node);
 }
 
@@ -297,7 +304,7 @@ Result<NodeAttributes> BranchFs::MakeSymlink(NodeId parent, std::string_view nam
   record.type = FileType::kSymlink;
   record.mode = 0777;
   record.target = target;
-  ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), 0, caller));
+  ASSIGN_OR_RETURN(const auto node, MakeChild(*directory, name, std::move(record), 0, caller, false));
   return Enter(*node);
 }
 

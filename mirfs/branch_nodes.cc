@@ -288,7 +288,7 @@ Status BranchFs::RemoveXattr(NodeId id, std::string_view name) {
 
 Result<struct statvfs> BranchFs::StatFilesystem() {
   struct statvfs st {};
-  if (::statvfs(overlay_.data_path().c_str(), &st) != 0) return FailErrno(errno, "statfs " + overlay_.data_path());
+  if (::statvfs(data_.path().c_str(), &st) != 0) return FailErrno(errno, "statfs " + data_.path());
   st.f_namemax = NAME_MAX;
   return st;
 }

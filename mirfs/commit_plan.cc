@@ -256,8 +256,7 @@ Status CommitPlan::PlanContent(uint64_t inode, const InodeRecord& record) {
   if (record.type != FileType::kRegular) return {};
   LowerContent lower;
   if (record.lower) lower = {&library_.contents(), record.lower->id, record.lower->size};
-  UpperFile file(overlay_.db(), fmt::format("{}/{:016x}", overlay_.data_path(), inode), inode, lower, record.lower_valid,
-                 record.may_have_data);
+  UpperFile file(overlay_.db(), overlay_.data(), inode, lower, record.lower_valid, record.may_have_data);
   if (record.may_have_data) (void)file.HostFile();  // it is read next: one walk of its path, not two
   ASSIGN_OR_RETURN(const auto host, file.Stat());
   if (host) {

@@ -345,13 +345,13 @@ Result<UnmountResult> EndEdit(Library& library, Overlay& overlay, const UnmountR
   if (!request.author.empty()) info.author = request.author;
   TRY(overlay.Update(info));
   if (info.detached) {
-    TRY(overlay.SyncData());
+    TRY(overlay.data().SyncAll());
     return UnmountResult{.version = std::nullopt, .kept = true};
   }
   TRY(overlay.MarkUnmounted(/*data_synced=*/false));
   auto version = CommitOverlay(library, overlay, {});
   if (!version) {
-    if (auto synced = overlay.SyncData(); synced) {
+    if (auto synced = overlay.data().SyncAll(); synced) {
       info = overlay.info();
       info.boot.clear();
       (void)overlay.Update(info);
@@ -413,7 +413,7 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
     status.reset();
     filesystem.reset();
     session.reset();
-    if (!closed || aborted) (void)overlay->SyncData();
+    if (!closed || aborted) (void)overlay->data().SyncAll();
     if (!closed) return tl::make_unexpected(closed.error());
     if (aborted) {
       return Fail(ECONNABORTED, "the connection of {} was cut: what was not synced is lost; see `mirage overlay list`",

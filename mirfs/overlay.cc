@@ -213,7 +213,8 @@ Status DiscardOverlay(Library& library, const std::string& id) {
 }
 
 Overlay::Overlay(Library& library, std::string path, OverlayInfo info, std::optional<FileLock> lock)
-    : library_(library), path_(std::move(path)), info_(std::move(info)), lock_(std::move(lock)) {}
+    : library_(library), path_(std::move(path)), info_(std::move(info)), lock_(std::move(lock)),
+      data_(std::make_unique<DataDirectory>(path_ + "/data")) {}
 Overlay::~Overlay() {
   db_.reset();
   if (retired_) static_cast<void>(RemoveTree(library_.env(), path_));
@@ -251,7 +252,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateO
   auto overlay = [&]() -> Result<std::unique_ptr<Overlay>> {
     ASSIGN_OR_RETURN(auto lock, LockOverlay(library, info.id));
     auto made = std::unique_ptr<Overlay>(new Overlay(library, path, info, std::move(lock)));
-    TRY(library.env().MakeDirectory(made->data_path(), 0700));
+    TRY(library.env().MakeDirectory(made->data().path(), 0700));
     TRY(made->OpenDb(true));
     TRY(made->Update(info));  // last: before it there is no overlay
     TRY(library.env().SyncDirectory(library.overlays_path()));
@@ -302,19 +303,11 @@ Status Overlay::Update(const OverlayInfo& info) {
   return {};
 }
 
-Status Overlay::SyncData() const {
-  const int directory = ::open(data_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = directory >= 0 && ::syncfs(directory) == 0;
-  const int error = errno;
-  if (directory >= 0) ::close(directory);
-  return synced ? Status() : FailErrno(error, "sync " + data_path());
-}
-
 Status Overlay::MarkUnmounted(bool data_synced) {
   OverlayInfo next = info_;
   next.state = OverlayInfo::kUnmounted;
   next.boot = data_synced ? "" : BootId();
-  if (!data_synced && next.boot.empty()) TRY(SyncData());
+  if (!data_synced && next.boot.empty()) TRY(data_->SyncAll());
   return Update(next);
 }
 

@@ -3,7 +3,7 @@
 //   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced atomically
 //                 lock           flock'd by the daemon (or by a commit): a dead process holds none
 //                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
-//                 data/<inode>   file bytes (upper_file.h)
+//                 data/<inode>   file bytes (data_directory.h, upper_file.h)
 //                 reserve        room for the database while the kernel writes files by itself: given up when the disk is full
 //                 views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay is opened
 //
@@ -22,6 +22,7 @@
 #include <string>
 #include <vector>
 
+#include "mirfs/data_directory.h"
 #include "mirfs/overlay_db.h"
 #include "store/file_lock.h"
 #include "store/library.h"
@@ -54,7 +55,7 @@ Result<OverlayInfo> FindOverlay(Library& library, const std::string& id);
 Status DiscardOverlay(Library& library, const std::string& id);
 
 // An overlay held by this process (or a view of one that another holds): its lock, record and database. Opens threads (RocksDB): not before a fork.
-// Not thread-safe but for db().
+// Not thread-safe but for db() and data().
 class Overlay {
  public:
   struct CreateOptions {
@@ -77,8 +78,6 @@ class Overlay {
   const OverlayInfo& info() const { return info_; }
   // Replaces overlay.json, durably (id, base and created stay).
   Status Update(const OverlayInfo& info);
-  // All data files to the disk in one call, however many they are, whoever wrote them.
-  Status SyncData() const;
   // The state kUnmounted, durably: from now on a commit is due even if this process dies; with `data_synced` also if
   // the machine does.
   Status MarkUnmounted(bool data_synced);
@@ -87,7 +86,7 @@ class Overlay {
 
   OverlayDb& db() const { return *db_; }
   const std::string& path() const { return path_; }
-  std::string data_path() const { return path_ + "/data"; }
+  DataDirectory& data() const { return *data_; }
   std::string reserve_path() const { return path_ + "/reserve"; }
   // Ends the overlay: from now on there is none of this id. Its files go with the object: of ten thousand that takes
   // longer than to commit them. If this process dies first, the next Create removes them.
@@ -105,6 +104,7 @@ class Overlay {
   bool retired_ = false;
   std::string view_;              // of a view: its database
   std::unique_ptr<OverlayDb> db_;
+  std::unique_ptr<DataDirectory> data_;
 };
 
 }  // namespace mirage

@@ -28,9 +28,9 @@ uint32_t UpperFile::PiecesFor(uint64_t lower_size) {
   return static_cast<uint32_t>((BlocksFor(lower_size) + kBlocksInPiece - 1) / kBlocksInPiece);
 }
 
-UpperFile::UpperFile(OverlayDb& db, std::string path, uint64_t inode, LowerContent lower, uint64_t lower_valid,
+UpperFile::UpperFile(OverlayDb& db, DataDirectory& data, uint64_t inode, LowerContent lower, uint64_t lower_valid,
                      bool may_exist)
-    : db_(db), path_(std::move(path)), inode_(inode), lower_(lower), lower_valid_(lower_valid), exists_(false),
+    : db_(db), data_(data), inode_(inode), path_(data.PathOf(inode)), lower_(lower), lower_valid_(lower_valid), exists_(false),
       looked_(!may_exist) {}
 
 UpperFile::~UpperFile() { Close(); }
@@ -97,20 +97,25 @@ void UpperFile::Close() {
   descriptor_ = -1;
 }
 
+void UpperFile::Adopt(int descriptor) {
+  const std::lock_guard lock(host_mutex_);
+  descriptor_ = descriptor;
+  looked_ = exists_ = true;
+}
+
 Status UpperFile::Create() {
   ASSIGN_OR_RETURN(const auto found, Stat());
   if (found) return {};
   const std::lock_guard lock(host_mutex_);
-  const int made = ::open(path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (made < 0) return FailErrno(errno, "create " + path_);
+  ASSIGN_OR_RETURN(const int made, data_.Make(inode_));
   if (lower_valid_ > 0 && ::ftruncate(made, static_cast<off_t>(lower_valid_)) != 0) {
     const int error = errno;
     ::close(made);
-    ::unlink(path_.c_str());
+    data_.Remove(inode_);
     return FailErrno(error, "create " + path_);
   }
   descriptor_ = made;
-  looked_ = exists_ = new_name_ = true;
+  looked_ = exists_ = true;
   stat_.reset();
   return {};
 }
@@ -281,7 +286,6 @@ Status UpperFile::Sync(std::shared_mutex& owner) {
   const std::lock_guard ordered(sync_mutex_);
   std::vector<std::pair<uint32_t, std::string>> pieces;
   int descriptor = -1;
-  bool new_name = false;
   {
     const std::unique_lock lock(owner);
     ASSIGN_OR_RETURN(const auto host, Stat());
@@ -295,11 +299,10 @@ Status UpperFile::Sync(std::shared_mutex& owner) {
       dirty_pieces_[piece] = false;
     }
     dirty_ = false;
-    new_name = std::exchange(new_name_, false);
   }
   auto synced = [&]() -> Status {
     if (::fdatasync(descriptor) != 0) return FailErrno(errno, "sync " + path_);
-    if (new_name) TRY(Env::Default().SyncDirectory(path_.substr(0, path_.rfind('/'))));
+    TRY(data_.SyncNames());
     if (pieces.empty()) return {};
     OverlayDb::Batch batch;
     for (const auto& [piece, bits] : pieces) batch.PutBlocks(inode_, piece, bits);
@@ -309,7 +312,6 @@ Status UpperFile::Sync(std::shared_mutex& owner) {
   if (!synced) {
     const std::unique_lock lock(owner);
     for (const auto& [piece, bits] : pieces) dirty_pieces_[piece] = dirty_ = true;
-    new_name_ |= new_name;
   }
   return synced;
 }

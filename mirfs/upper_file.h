@@ -19,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "mirfs/data_directory.h"
 #include "mirfs/overlay_db.h"
 #include "store/content_reader.h"
 
@@ -37,7 +38,7 @@ struct LowerContent {
 class UpperFile {
  public:
   // `may_exist`: look on the disk whether there is a data file (else there is none).
-  UpperFile(OverlayDb& db, std::string path, uint64_t inode, LowerContent lower, uint64_t lower_valid, bool may_exist);
+  UpperFile(OverlayDb& db, DataDirectory& data, uint64_t inode, LowerContent lower, uint64_t lower_valid, bool may_exist);
   ~UpperFile();
   UpperFile(const UpperFile&) = delete;
   UpperFile& operator=(const UpperFile&) = delete;
@@ -54,6 +55,8 @@ class UpperFile {
   Result<int> HostFile() const { return Descriptor(); }
   // Others do so: what fstat says is not remembered.
   void SetShared(bool shared);
+  // The data file was made by the directory, empty, and is open here; there must be none yet, and nothing below.
+  void Adopt(int descriptor);
   // Makes the data file, of the file's present size, if there is none.
   Status Create();
   Status Write(uint64_t offset, std::string_view bytes);              // Create first
@@ -83,14 +86,14 @@ class UpperFile {
   void Touched() const;
 
   OverlayDb& db_;
-  const std::string path_;
+  DataDirectory& data_;
   const uint64_t inode_;
+  const std::string path_;
   const LowerContent lower_;
   uint64_t lower_valid_;
   std::vector<uint8_t> bits_;              // empty: no block is the upper's
   std::vector<bool> dirty_pieces_;
   bool dirty_ = false;
-  bool new_name_ = false;                  // data/ must be synced with the next Sync
   std::mutex sync_mutex_;                  // orders Syncs; before the owner's lock
   mutable std::mutex host_mutex_;          // guards the five below; a leaf
   mutable int descriptor_ = -1;

@@ -198,7 +198,7 @@ TEST_F(BranchFsTest, PartialWritesOfLargeLowerFiles) {
   BOTH(Write("home/big", kBigBytes - 3, "over the end"));
   BOTH(Punch("home/big", 20000, 30000));
   ExpectEqual();
-  const auto data = fmt::format("{}/{:016x}", overlay_->data_path(), Must(paths_->Stat("home/big")).st_ino);
+  const auto data = fmt::format("{}/{:016x}", overlay_->data().path(), Must(paths_->Stat("home/big")).st_ino);
   struct stat host {};
   ASSERT_EQ(0, ::stat(data.c_str(), &host));
   EXPECT_LT(host.st_blocks * 512, 64 << 10);
@@ -230,7 +230,7 @@ TEST_F(BranchFsTest, AttributesOfLowerFilesCopyNothing) {
   BOTH(RemoveXattr("etc/passwd", "user.base"));
   BOTH(RemoveXattr("etc/passwd", "user.base"));
   BOTH(Chmod("etc", 0700));
-  EXPECT_TRUE(std::filesystem::is_empty(overlay_->data_path()));
+  EXPECT_TRUE(std::filesystem::is_empty(overlay_->data().path()));
   ExpectCommitEqual();
 }
 
@@ -275,9 +275,41 @@ TEST_F(BranchFsTest, UnlinkedOpenFilesWorkOn) {
     if (path == std::string("home/big")) fs_->Release(found.id(), handle);
   }
   Must(fs_->SyncAll());
-  EXPECT_FALSE(std::filesystem::is_empty(overlay_->data_path()));  // etc/passwd is open still
+  EXPECT_FALSE(std::filesystem::is_empty(overlay_->data().path()));  // etc/passwd is open still
   Crash();
-  EXPECT_TRUE(std::filesystem::is_empty(overlay_->data_path()));
+  EXPECT_TRUE(std::filesystem::is_empty(overlay_->data().path()));
+  ExpectCommitEqual();
+}
+
+// Many creations take files that were made ahead, with numbers of their own.
+TEST_F(BranchFsTest, ManyNewFilesTakeSpares) {
+  BOTH(Make("many", FileType::kDirectory, 0755));
+  const auto data_files = [&] {
+    return std::distance(std::filesystem::directory_iterator(overlay_->data().path()), std::filesystem::directory_iterator());
+  };
+  std::set<ino_t> inodes;
+  bool spares_seen = false;
+  for (int i = 0; i < 400; ++i) {
+    const std::string file = "many/file" + std::to_string(i);
+    const auto before = ::time(nullptr);
+    BOTH(Make(file, FileType::kRegular, 0644));
+    const auto stat = Must(paths_->Stat(file));
+    EXPECT_TRUE(inodes.insert(stat.st_ino).second) << file;
+    EXPECT_EQ(0, stat.st_size);
+    EXPECT_GE(stat.st_mtim.tv_sec, before);
+    if (i % 3 != 0) BOTH(Write(file, 0, "content of " + file));
+    if (i % 50 == 0) BOTH(Make("many/directory" + std::to_string(i), FileType::kDirectory, 0700));
+    if (i == 200) Crash();  // spares are left on the disk
+    spares_seen |= data_files() > i + 1;
+  }
+  EXPECT_TRUE(spares_seen);
+  ExpectEqual();
+  EXPECT_GE(data_files(), 400 * 2 / 3);
+  CloseFs();
+  for (const auto& entry : std::filesystem::directory_iterator(overlay_->data().path())) {
+    EXPECT_TRUE(inodes.contains(std::stoull(entry.path().filename(), nullptr, 16))) << entry.path();
+  }
+  Open();
   ExpectCommitEqual();
 }
 
