@@ -17,7 +17,7 @@ build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxx
   libext2fs-dev libblkid-dev libseccomp-dev libsqlite3-dev"
 run="fuse3 qemu-utils $qemu libguestfs-xfs ntfs-3g"
 tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm
-  umoci dosfstools mtools xfsprogs btrfs-progs squashfs-tools xorriso mdadm lvm2 guestfish"
+  umoci dosfstools mtools xfsprogs btrfs-progs squashfs-tools xorriso mdadm lvm2 guestfish systemd-container"
 more=""
 case ${1:-} in
   "") ;;
