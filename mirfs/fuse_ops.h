@@ -8,12 +8,14 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 
 #include "mirfs/filesystem.h"
 #include "mirfs/invalidator.h"
+#include "mirfs/scan_ahead.h"
 
 namespace mirage {
 
@@ -27,7 +29,7 @@ struct FuseOptions {
   bool passthrough = false;
 };
 
-class FuseSession final : public Invalidator {
+class FuseSession final : public Invalidator, public PageStore {
  public:
   // Mounts. The directory must exist. Errors carry what libfuse or fusermount3 said. The filesystem must outlive the
   // session.
@@ -35,15 +37,20 @@ class FuseSession final : public Invalidator {
                                                     const FuseOptions& options);
   ~FuseSession() override;  // unmounts what is still mounted
 
+  // `hear` is told of every file whose beginning the kernel asked for, behind the answer, from any serving thread. Before
+  // Serve.
+  void OnFirstRead(std::function<void(NodeId)> hear);
   // Serves requests on several threads until the filesystem is unmounted everywhere. Call it once. Signals are the
   // caller's business: block them before, in all threads.
   Status Serve();
 
   void InvalidateEntry(NodeId parent, std::string_view name) override;
   void InvalidateInode(NodeId node) override;
+  void StoreFile(NodeId node, std::string_view bytes) override;
 
   // Requests received so far, by the kernel's name for them in lower case: {"lookup", 3}.
   std::map<std::string, uint64_t> Requests() const;
+  uint64_t stored_files() const;  // given to the kernel unasked
 
  private:
   struct Impl;

@@ -31,11 +31,37 @@ std::shared_ptr<const Inode> InodeTable::Find(NodeId node) const {
   return it == shard.slots.end() ? nullptr : it->second.inode;
 }
 
+std::shared_ptr<const Inode> InodeTable::Hold(NodeId node) {
+  Shard& shard = ShardOf(node);
+  std::lock_guard lock(shard.mutex);
+  auto it = shard.slots.find(node);
+  if (it == shard.slots.end()) return nullptr;
+  ++it->second.lookups;
+  return it->second.inode;
+}
+
 NodeId InodeTable::Parent(NodeId node) const {
   const Shard& shard = ShardOf(node);
   std::lock_guard lock(shard.mutex);
   auto it = shard.slots.find(node);
   return it == shard.slots.end() ? 0 : it->second.parent;
+}
+
+bool InodeTable::MarkRead(NodeId node) {
+  Shard& shard = ShardOf(node);
+  std::lock_guard lock(shard.mutex);
+  auto it = shard.slots.find(node);
+  if (it == shard.slots.end()) return false;
+  const bool before = it->second.was_read;
+  it->second.was_read = true;
+  return before;
+}
+
+bool InodeTable::WasRead(NodeId node) const {
+  const Shard& shard = ShardOf(node);
+  std::lock_guard lock(shard.mutex);
+  auto it = shard.slots.find(node);
+  return it != shard.slots.end() && it->second.was_read;
 }
 
 void InodeTable::Release(NodeId node, uint64_t count) {

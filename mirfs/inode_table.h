@@ -76,7 +76,13 @@ class InodeTable {
   NodeId Acquire(NodeId preferred, std::shared_ptr<const Inode> inode, NodeId parent);
   // Null: not known to the kernel (a handle from before a restart: ESTALE).
   std::shared_ptr<const Inode> Find(NodeId node) const;
+  // The same, and one lookup more: until a Release the number stays this object's.
+  std::shared_ptr<const Inode> Hold(NodeId node);
   NodeId Parent(NodeId node) const;  // 0: `node` is not known; the parent itself may be no more
+  // Remembers that the kernel was given the node's bytes, as long as it knows the node; whether it had been before. False
+  // if it does not know it.
+  bool MarkRead(NodeId node);
+  bool WasRead(NodeId node) const;
   void Release(NodeId node, uint64_t count);
   // The number the kernel knows `inode` by, with no lookup added; 0: it does not.
   NodeId Known(NodeId preferred, const Inode& inode) const;
@@ -88,7 +94,8 @@ class InodeTable {
   static constexpr size_t kShards = 64;  // a power of two: probing steps by it and stays in its shard
   struct Slot {
     std::shared_ptr<const Inode> inode;
-    uint64_t lookups = 0;
+    uint64_t lookups : 63 = 0;
+    uint64_t was_read : 1 = false;
     NodeId parent = 0;
   };
   struct Shard {

@@ -245,6 +245,8 @@ Status RunReadOnly(const MountArguments& arguments, const std::string& mountpoin
   ASSIGN_OR_RETURN(const auto shown, WhatToShow(*library, arguments));
   ASSIGN_OR_RETURN(const auto filesystem, VersionsFs::Open(library, shown));
   ASSIGN_OR_RETURN(const auto session, FuseSession::Mount(*filesystem, mountpoint, options));
+  ScanAhead scan_ahead(*filesystem, *session);
+  session->OnFirstRead([&](NodeId node) { scan_ahead.Note(node); });
   const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
   const Watcher watcher(library, [&](const Snapshot& before, const Snapshot& after) {
     filesystem->InvalidateChanges(before, after, *session);

@@ -394,6 +394,45 @@ Status VersionsFs::Read(NodeId node, Handle, uint64_t offset, size_t size, std::
   return status;
 }
 
+Result<std::vector<SmallFile>> VersionsFs::SmallFilesOf(NodeId node, size_t most, uint64_t largest) const {
+  ASSIGN_OR_RETURN(const auto inode, Find(node));
+  if (inode->kind != Kind::kDirectory) return Fail(EINVAL, "not a directory of a version");
+  const auto& directory = static_cast<const DirectoryInode&>(*inode);
+  TRY(LeaseAllOf(directory));
+  std::vector<SmallFile> files;
+  Status status;
+  TRY(reader_.Scan(directory.entry.id, 0, [&](std::string_view name, const Entry& entry) {
+    if (entry.type == FileType::kRegular && entry.size > 0 && entry.size <= largest) {
+      const auto child = MakeChild(directory, name, entry);
+      if (!child) {
+        status = tl::make_unexpected(child.error());
+        return false;
+      }
+      if (const NodeId known = inodes_.Known(Preferred(**child), **child); known != 0) files.push_back({known, entry.size});
+    }
+    return --most > 0;
+  }));
+  TRY(status);
+  return files;
+}
+
+Status VersionsFs::WithBytes(NodeId node, uint64_t largest, std::string* bytes, const std::function<void()>& use) {
+  const auto inode = inodes_.Hold(node);
+  if (!inode) return Fail(ESTALE, "inode {:x}: not known", node);
+  const auto done = [&]() -> Status {
+    if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular || inode->entry.size > largest) {
+      return Fail(EINVAL, "not a small file");
+    }
+    bytes->clear();
+    TRY(Read(node, 0, 0, static_cast<size_t>(inode->entry.size), bytes));
+    if (bytes->size() != inode->entry.size) return Fail(EIO, "short");
+    use();
+    return {};
+  }();
+  inodes_.Release(node, 1);
+  return done;
+}
+
 Result<struct statvfs> VersionsFs::StatFilesystem() {
   struct statvfs result {};
   if (statvfs(library_->path().c_str(), &result) != 0) return FailErrno(errno, "statvfs " + library_->path());

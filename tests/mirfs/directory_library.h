@@ -90,12 +90,15 @@ class InProcessMount {
     watcher_ = std::make_unique<Watcher>(library_, [this](const Snapshot& before, const Snapshot& after) {
       filesystem_->InvalidateChanges(before, after, *session_);
     });
+    scan_ahead_ = std::make_unique<ScanAhead>(*filesystem_, *session_);
+    session_->OnFirstRead([this](NodeId node) { scan_ahead_->Note(node); });
     server_ = std::thread([this] { Must(session_->Serve()); });
   }
   ~InProcessMount() {
     if (!Unmount(mountpoint_, false)) (void)Unmount(mountpoint_, true);
     server_.join();
   }
+  uint64_t StoredFiles() const { return session_->stored_files(); }
   uint64_t Requests(const std::string& name) const { return session_->Requests().at(name); }
   const VersionsFs& filesystem() const { return *filesystem_; }
 
@@ -104,6 +107,7 @@ class InProcessMount {
   std::shared_ptr<Library> library_;
   std::unique_ptr<VersionsFs> filesystem_;
   std::unique_ptr<FuseSession> session_;
+  std::unique_ptr<ScanAhead> scan_ahead_;
   std::unique_ptr<Watcher> watcher_;
   std::thread server_;
 };

@@ -210,7 +210,34 @@ TEST_F(ReadOnlyMountTest, GrepOfASecondVersionReadsWhatDiffers) {
   MustRun("grep -r zzzz " + v(1) + "; [ $? = 1 ]");
   const uint64_t reads = mount->Requests("read");
   MustRun("grep -r zzzz " + v(2) + "; [ $? = 1 ]");
-  EXPECT_EQ(mount->Requests("read"), reads + 2);
+  EXPECT_GE(mount->Requests("read"), reads + 1);  // that of many/new is not sent if it was handed over behind many/7
+  EXPECT_LE(mount->Requests("read"), reads + 2);
+}
+
+// Who reads files in the order of their directory is given the next ones before he asks.
+TEST_F(ReadOnlyMountTest, AScanIsGivenFilesBeforeItAsks) {
+  MustRun("cd " + source() + " && mkdir scan more && for i in $(seq 1000 1999); do seq $i $((i + i % 900)) > scan/$i; done && "
+          "for i in $(seq 1000 1099); do echo $i > more/$i; done && head -c 300000 /dev/urandom > scan/1500x && : > scan/1600x");
+  ImportSource("debian");
+  const auto mount = Mount();
+  const std::string read_all = "cd " + v(2) + " && ls scan more >/dev/null && cat scan/* more/* | sha256sum";
+  const std::string truth = MustRun("cd " + source() + " && cat scan/* more/* | sha256sum");
+  EXPECT_EQ(MustRun(read_all), truth);
+  EXPECT_GT(mount->StoredFiles(), 100u);
+  EXPECT_LT(mount->Requests("read"), 1000u);
+  EXPECT_EQ(MustRun(read_all), truth);
+  // What the kernel drops it is given again.
+  const uint64_t stored = mount->StoredFiles();
+  MustRun("sync; echo 1 > /proc/sys/vm/drop_caches 2>/dev/null; sleep 1.2");
+  EXPECT_EQ(MustRun(read_all), truth);
+  if (access("/proc/sys/vm/drop_caches", W_OK) == 0) EXPECT_GT(mount->StoredFiles(), stored);
+}
+
+TEST_F(ReadOnlyMountTest, WhoReadsHereAndThereIsGivenNothing) {
+  const auto mount = Mount();
+  MustRun("cd " + v(1) + " && ls many >/dev/null && cat many/40 many/7 many/200 many/3 many/100 many/51");
+  EXPECT_EQ(mount->StoredFiles(), 0u);
+  EXPECT_EQ(mount->Requests("read"), 6u);
 }
 
 TEST_F(ReadOnlyMountTest, ExecutesMapsAndReadsDirect) {

@@ -1,0 +1,83 @@
+// Who scans a tree (grep -r, tar, a virus scanner) reads its small files in the order of their directories, and asks for each: on
+// files of some KiB the asking takes longer than all else. The scan is seen after two files in a row, and the kernel is
+// given the next ones' pages before it asks (FUSE_NOTIFY_STORE), by a thread of its own: while the scanner works on one
+// file, the next are decompressed and handed over. Who reads at random starts nothing; what is handed over unasked is at
+// most a window, and is the kernel's to drop, like all its pages.
+//
+// For read-only mounts, where a file never changes: pages can be stored at any time, and twice. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "mirfs/filesystem.h"
+#include "mirfs/versions_fs.h"
+
+namespace mirage {
+
+// Where pages go; fuse_ops implements it. Never called from a thread that serves requests: the kernel may have locked
+// the page until a request for it is answered.
+class PageStore {
+ public:
+  virtual ~PageStore() = default;
+  // A file from its beginning to its end. Nothing happens if the kernel has let go of it.
+  virtual void StoreFile(NodeId node, std::string_view bytes) = 0;
+};
+
+class ScanAhead {
+ public:
+  ScanAhead(VersionsFs& filesystem, PageStore& pages);
+  ~ScanAhead();
+  ScanAhead(const ScanAhead&) = delete;
+  ScanAhead& operator=(const ScanAhead&) = delete;
+
+  // A request to read `node` from its beginning is being answered. Cheap.
+  void Note(NodeId node);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Step {
+    NodeId before = 0, node = 0;  // `before`: the file read before it in the same directory; 0: none
+    NodeId directory = 0;
+    bool again = false;           // the kernel was given it before, and has dropped it
+  };
+  // A directory that is being scanned: its small files in its order.
+  struct Scan {
+    NodeId directory = 0;
+    std::vector<SmallFile> files;
+    std::unordered_map<NodeId, size_t> places;
+    size_t next = 0;    // behind the last that was handed over or asked for
+    size_t window = 0;  // files
+    bool dropped = false;  // what the kernel was given before is not there any more
+    Clock::time_point used;
+  };
+
+  void Run();
+  void Take(const Step& step);
+  Scan* ScanOf(const Step& step, bool* is_new);
+  void HandOver(Scan& scan);
+
+  VersionsFs& filesystem_;
+  PageStore& pages_;
+  std::vector<Scan> scans_;  // of the thread, as is the next
+  std::string bytes_;
+
+  std::atomic<NodeId> newest_{0};      // asked for last
+  std::atomic<bool> scanning_{false};  // the last step was a scan's: one file of another directory is enough to go on
+  std::mutex mutex_;               // guards all below
+  std::condition_variable wake_;
+  std::deque<Step> steps_;
+  NodeId last_directory_ = 0, last_node_ = 0;
+  bool stop_ = false;
+  std::thread thread_;     // started by the first step
+};
+
+}  // namespace mirage
