@@ -15,7 +15,10 @@ namespace {
 
 constexpr size_t kSectorBytes = 512, kRecordBytes = 32, kRootRecords = 512;
 
-uint32_t Clusters(int bits, uint32_t wanted) { return std::max(wanted, bits == 16 ? 4200U : 700U); }
+uint32_t Clusters(int bits, uint32_t wanted) {
+  if (wanted == 0) wanted = 700;
+  return bits == 16 ? std::max(wanted, 4200U) : wanted;
+}
 
 }  // namespace
 
@@ -121,6 +124,7 @@ std::string FatImage::Encode(const Record& record) {
     out[at] = static_cast<char>(value & 0xff);
     out[at + 1] = static_cast<char>(value >> 8 & 0xff);
   };
+  if (record.short_name.size() != 11) throw std::runtime_error("a short name has 11 bytes");
   out.replace(0, 11, record.short_name);
   out[11] = static_cast<char>(record.attributes);
   out[12] = static_cast<char>(record.lower);

@@ -15,7 +15,7 @@ class FatImage {
   static constexpr uint32_t kClusterBytes = 512, kRoot = 0;
   static constexpr uint8_t kReadOnly = 0x01, kHidden = 0x02, kSystem = 0x04, kLabel = 0x08, kDirectory = 0x10;
 
-  // `bits`: 12, 16 or 32. Of FAT16 there are at least 4085 clusters.
+  // `bits`: 12, 16 or 32. `clusters`: 0: some 700; of FAT16 thousands, for else it is none.
   explicit FatImage(int bits, uint32_t clusters = 0);
 
   std::string bytes;  // the whole, to be patched at will
