@@ -35,7 +35,8 @@ class DirectSource::MountReading {
         window_(source.image_, mount.partition.offset, mount.partition.size),
         prefix_(mount.path == "/" ? "" : mount.path.substr(1)),
         sink_(sink) {
-    if (mount.partition.uuid.empty()) return;  // not to be known again
+    // Not to be known again; or without inode numbers and a clock that stamps every change, as FAT is.
+    if (mount.partition.uuid.empty() || KindOf(mount.filesystem) != FilesystemKind::kExt) return;
     SourceFilesystem filesystem;
     filesystem.identity = FilesystemIdentity(mount.partition.uuid);
     filesystem.made_sec = mount.partition.made_sec;
@@ -46,7 +47,8 @@ class DirectSource::MountReading {
   Status Run(const std::vector<std::string>& hidden, std::set<std::string>& seen) {
     ReaderProcess::Options job;
     job.image = source_.image_;
-    job.arguments = {"walk", std::to_string(mount_.partition.offset), std::to_string(mount_.partition.size)};
+    job.arguments = {"walk", mount_.partition.type, std::to_string(mount_.partition.offset),
+                     std::to_string(mount_.partition.size)};
     job.arguments.insert(job.arguments.end(), hidden.begin(), hidden.end());
     job.interrupted = source_.interrupted_;
     ASSIGN_OR_RETURN(reader_, ReaderProcess::Start(job));

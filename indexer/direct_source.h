@@ -1,4 +1,4 @@
-// A raw disk of ext2, ext3 and ext4 filesystems on plain partitions as an import source, at the host's speed and
+// A raw disk of ext2, ext3, ext4 and FAT filesystems on plain partitions as an import source, at the host's speed and
 // without an appliance. The image is parsed by a sandboxed child process (reader_process.h); nothing of it is ever
 // mounted.
 #pragma once

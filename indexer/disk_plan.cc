@@ -17,7 +17,14 @@ constexpr uint64_t kSmallFileBytes = 1 << 20;    // what a system's configuratio
 constexpr uint64_t kDpkgStatusBytes = 64 << 20;  // of some 4 KiB a package
 constexpr uint64_t kElfHeadBytes = 64;
 
-bool IsExt(std::string_view type) { return type == "ext2" || type == "ext3" || type == "ext4"; }
+// What libguestfs knows Windows and FreeDOS by, which may lie on FAT.
+const std::vector<std::string> kOtherSystems{"lwindows/system32/cmd.exe",
+                                             "lwinnt/system32/cmd.exe",
+                                             "lwin32/system32/cmd.exe",
+                                             "lwin/system32/cmd.exe",
+                                             "lreactos/system32/cmd.exe",
+                                             "lboot.ini",
+                                             "lfdos/freedos.bss"};
 
 std::string DeviceName(const PartitionRecord& partition) {
   return partition.number == 0 ? "/dev/sda" : fmt::format("/dev/sda{}", partition.number);
@@ -36,7 +43,7 @@ class Planner {
     TRY(Survey());
     std::vector<const PartitionRecord*> roots;
     for (const PartitionRecord& partition : partitions_) {
-      if (!IsExt(partition.type)) continue;
+      if (KindOf(partition.type) == FilesystemKind::kOther || !partition.obstacle.empty()) continue;
       ASSIGN_OR_RETURN(const bool is_root, IsRoot(partition));
       if (is_root) roots.push_back(&partition);
     }
@@ -73,18 +80,22 @@ class Planner {
       }
       partitions_.push_back(std::move(partition));
     }
+    // It may be a root; a FAT counts where it is mounted.
     for (const PartitionRecord& partition : partitions_) {
-      if (!IsExt(partition.type) || partition.obstacle.empty()) continue;
-      return Fail(EOPNOTSUPP, "{} ({}): {}", DeviceName(partition), partition.type, partition.obstacle);
+      if (KindOf(partition.type) == FilesystemKind::kExt) TRY(CheckObstacle(partition));
     }
     return {};
+  }
+  static Status CheckObstacle(const PartitionRecord& partition) {
+    if (partition.obstacle.empty()) return {};
+    return Fail(EOPNOTSUPP, "{} ({}): {}", DeviceName(partition), partition.type, partition.obstacle);
   }
 
   // Each path with 'l' or 'f' before it, as disk_reader_main.cc takes them.
   Result<std::vector<Looked>> Look(const PartitionRecord& partition, const std::vector<std::string>& paths,
                                    uint64_t limit) const {
-    std::vector<std::string> arguments{"look", std::to_string(partition.offset), std::to_string(partition.size),
-                                       std::to_string(limit)};
+    std::vector<std::string> arguments{"look", partition.type, std::to_string(partition.offset),
+                                       std::to_string(partition.size), std::to_string(limit)};
     arguments.insert(arguments.end(), paths.begin(), paths.end());
     ASSIGN_OR_RETURN(const auto reader, StartJob(std::move(arguments)));
     std::vector<Looked> found;
@@ -106,9 +117,16 @@ class Planner {
     return found;
   }
 
-  // As libguestfs tells a root filesystem from others.
+  // As libguestfs tells a root filesystem from others. EOPNOTSUPP: it is one of a system that is not known here.
   Result<bool> IsRoot(const PartitionRecord& partition) const {
-    ASSIGN_OR_RETURN(const auto found, Look(partition, {"letc", "lbin", "letc/fstab", "letc/hosts"}, 0));
+    std::vector<std::string> wanted{"letc", "lbin", "letc/fstab", "letc/hosts"};
+    if (KindOf(partition.type) == FilesystemKind::kFat) {
+      wanted.insert(wanted.end(), kOtherSystems.begin(), kOtherSystems.end());
+    }
+    ASSIGN_OR_RETURN(const auto found, Look(partition, wanted, 0));
+    for (size_t i = 4; i < found.size(); ++i) {
+      if (found[i].type) return Fail(EOPNOTSUPP, "{} has a Windows or DOS on it", DeviceName(partition));
+    }
     const bool bin = found[1].type == FileType::kDirectory || found[1].type == FileType::kSymlink;
     return found[0].type == FileType::kDirectory && bin &&
            (found[2].type == FileType::kRegular || found[3].type == FileType::kRegular);
@@ -117,17 +135,19 @@ class Planner {
   Status PlanFilesystems() {
     for (const PartitionRecord& partition : partitions_) {
       if (partition.type.empty() || partition.type == "swap") continue;
-      if (!IsExt(partition.type)) {
-        return Fail(EOPNOTSUPP, "{} is of type {}, not ext2, ext3 or ext4", DeviceName(partition), partition.type);
+      if (KindOf(partition.type) == FilesystemKind::kOther) {
+        return Fail(EOPNOTSUPP, "{} is of type {}, not ext2, ext3, ext4 or FAT", DeviceName(partition), partition.type);
       }
-      AddMount(partition, "/" + DeviceName(partition).substr(5));
+      TRY(AddMount(partition, "/" + DeviceName(partition).substr(5)));
     }
     if (plan_.mounts.empty()) return Fail(EOPNOTSUPP, "no filesystem found on it; is it encrypted, or no disk image?");
     return {};
   }
 
-  void AddMount(const PartitionRecord& partition, const std::string& path) {
+  Status AddMount(const PartitionRecord& partition, const std::string& path) {
+    TRY(CheckObstacle(partition));
     plan_.mounts.push_back({DeviceName(partition), partition.type, path, partition});
+    return {};
   }
 
   // The partition that fstab means by a device, a UUID or a label; null: none of this disk.
@@ -180,7 +200,7 @@ class Planner {
         const auto files,
         Look(root, {"fetc/fstab", "fetc/os-release", "fetc/debian_version", "fetc/hostname", "fusr/lib/os-release"},
              kSmallFileBytes));
-    AddMount(root, "/");
+    TRY(AddMount(root, "/"));
     std::map<std::string, const PartitionRecord*> mounted{{DeviceName(root), &root}};
     for (const FstabLine& line : ParseFstab(files[0].bytes)) {
       const PartitionRecord* const partition = Resolve(line.device);
@@ -190,12 +210,12 @@ class Planner {
         continue;
       }
       if (!mounted.emplace(DeviceName(*partition), partition).second) continue;
-      if (!IsExt(partition->type)) {
-        return Fail(EOPNOTSUPP, "{} is of type {}, not ext2, ext3 or ext4, and mounted at {}", DeviceName(*partition),
-                    partition->type.empty() ? "unknown" : partition->type, line.path);
+      if (KindOf(partition->type) == FilesystemKind::kOther) {
+        return Fail(EOPNOTSUPP, "{} is of type {}, not ext2, ext3, ext4 or FAT, and mounted at {}",
+                    DeviceName(*partition), partition->type.empty() ? "unknown" : partition->type, line.path);
       }
       if (!IsCleanPath(line.path.substr(1))) return Fail(EOPNOTSUPP, "its fstab has a mount point of a strange name");
-      AddMount(*partition, line.path);
+      TRY(AddMount(*partition, line.path));
     }
     std::sort(plan_.mounts.begin(), plan_.mounts.end(), [](const DirectMount& a, const DirectMount& b) {
       return a.path.size() != b.path.size() ? a.path.size() < b.path.size() : a.path < b.path;

@@ -32,7 +32,8 @@ struct DiskPlanOptions {
   const std::atomic<bool>* interrupted = nullptr;
 };
 // EOPNOTSUPP: a disk that this reader does not read, and why: other filesystems, LVM, MD, LUKS, a journal to recover,
-// several systems. EIO: the disk reader failed on it. EINTR.
+// several systems, or one
+// that is not Linux. EIO: the disk reader failed on it. EINTR.
 Result<DiskPlan> PlanDisk(const DiskPlanOptions& options);
 
 }  // namespace mirage

@@ -2,16 +2,16 @@
 // Not for use by hand. Standard input is the image, opened read-only by the parent; standard output the pipe.
 //
 //   mirage-disk-reader survey SIZE
-//   mirage-disk-reader walk OFFSET SIZE [HIDDEN-DIRECTORY...]
+//   mirage-disk-reader walk TYPE OFFSET SIZE [HIDDEN-DIRECTORY...]      TYPE: as the survey says it
 //   mirage-disk-reader rpm SIZE      the image is an rpm database
-//   mirage-disk-reader look OFFSET SIZE LIMIT [lPATH | fPATH]...     l: what it is; f: links followed, and its bytes
+//   mirage-disk-reader look TYPE OFFSET SIZE LIMIT [lPATH | fPATH]...     l: what it is; f: links followed, its bytes
 #include <unistd.h>
 
 #include <charconv>
 #include <new>
 
+#include "indexer/disk_filesystem.h"
 #include "indexer/disk_survey.h"
-#include "indexer/ext_filesystem.h"
 #include "indexer/reader_sandbox.h"
 #include "indexer/rpm_sqlite.h"
 
@@ -38,13 +38,13 @@ Status RunJob(const std::vector<std::string>& arguments, ReaderOutput& output) {
     ASSIGN_OR_RETURN(const uint64_t size, Number(arguments, 1));
     return SendRpmHeaders(DiskWindow(STDIN_FILENO, 0, size), output);
   }
-  ASSIGN_OR_RETURN(const uint64_t offset, Number(arguments, 1));
-  ASSIGN_OR_RETURN(const uint64_t size, Number(arguments, 2));
+  ASSIGN_OR_RETURN(const uint64_t offset, Number(arguments, 2));
+  ASSIGN_OR_RETURN(const uint64_t size, Number(arguments, 3));
   const DiskWindow window(STDIN_FILENO, offset, size);
-  ASSIGN_OR_RETURN(const auto filesystem, ExtFilesystem::Open(window));
-  if (job == "walk") return filesystem->Walk({arguments.begin() + 3, arguments.end()}, output);
-  ASSIGN_OR_RETURN(const uint64_t limit, Number(arguments, 3));
-  for (size_t i = 4; i < arguments.size(); ++i) {
+  ASSIGN_OR_RETURN(const auto filesystem, DiskFilesystem::Open(arguments[1], window));
+  if (job == "walk") return filesystem->Walk({arguments.begin() + 4, arguments.end()}, output);
+  ASSIGN_OR_RETURN(const uint64_t limit, Number(arguments, 4));
+  for (size_t i = 5; i < arguments.size(); ++i) {
     TRY(filesystem->LookUp(arguments[i].substr(1), arguments[i].starts_with('f'), limit, output));
   }
   return {};

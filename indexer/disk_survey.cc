@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "indexer/ext_filesystem.h"
+#include "indexer/disk_filesystem.h"
 
 namespace mirage {
 namespace {
@@ -38,8 +38,6 @@ std::string Value(const Probe& probe, const char* name) {
   return {value, strnlen(value, length)};
 }
 
-bool IsExt(std::string_view type) { return type == "ext2" || type == "ext3" || type == "ext4"; }
-
 // Fills in what the place holds. Several contradicting signatures are the type "ambiguous".
 Status LookAt(const DiskWindow& disk, PartitionRecord& record) {
   ASSIGN_OR_RETURN(const Probe probe, NewProbe(disk, record.offset, record.size));
@@ -52,9 +50,9 @@ Status LookAt(const DiskWindow& disk, PartitionRecord& record) {
   record.type = Value(probe, "TYPE");
   record.uuid = Value(probe, "UUID");
   record.label = Value(probe, "LABEL");
-  if (!IsExt(record.type)) return {};
+  if (KindOf(record.type) == FilesystemKind::kOther) return {};
   const auto summary =
-      ExtFilesystem::Examine(DiskWindow(disk.descriptor(), disk.offset() + record.offset, record.size));
+      DiskFilesystem::Examine(record.type, DiskWindow(disk.descriptor(), disk.offset() + record.offset, record.size));
   record.obstacle = summary.obstacle;
   record.used_bytes = summary.used_bytes;
   record.made_sec = summary.made_sec;

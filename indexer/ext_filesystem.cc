@@ -481,7 +481,7 @@ struct ExtFilesystem::Impl {
 ExtFilesystem::ExtFilesystem(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ExtFilesystem::~ExtFilesystem() = default;
 
-ExtFilesystem::Summary ExtFilesystem::Examine(const DiskWindow& window) {
+DiskFilesystem::Summary ExtFilesystem::Examine(const DiskWindow& window) {
   Summary summary;
   ext2_super_block super;
   static_assert(sizeof super == kSuperblockBytes);
@@ -518,7 +518,7 @@ ExtFilesystem::Summary ExtFilesystem::Examine(const DiskWindow& window) {
   return summary;
 }
 
-Result<std::unique_ptr<ExtFilesystem>> ExtFilesystem::Open(const DiskWindow& window) {
+Result<std::unique_ptr<DiskFilesystem>> ExtFilesystem::Open(const DiskWindow& window) {
   if (const Summary summary = Examine(window); !summary.obstacle.empty()) {
     return Fail(EOPNOTSUPP, "{}", summary.obstacle);
   }
@@ -535,7 +535,7 @@ Result<std::unique_ptr<ExtFilesystem>> ExtFilesystem::Open(const DiskWindow& win
   impl->inode_bytes.resize(std::max(inode_bytes, sizeof(ext2_inode_large)));
   impl->inode_bytes.resize(
       inode_bytes);  // the capacity holds a large one, whose fields are looked at if they are there
-  return std::unique_ptr<ExtFilesystem>(new ExtFilesystem(std::move(impl)));
+  return std::unique_ptr<DiskFilesystem>(new ExtFilesystem(std::move(impl)));
 }
 
 Status ExtFilesystem::Walk(const std::vector<std::string>& hidden, ReaderOutput& output) {

@@ -50,6 +50,11 @@ bool IsCleanPath(std::string_view path) {
   return true;
 }
 
+FilesystemKind KindOf(std::string_view type) {
+  if (type == "ext2" || type == "ext3" || type == "ext4") return FilesystemKind::kExt;
+  return type == "vfat" ? FilesystemKind::kFat : FilesystemKind::kOther;
+}
+
 std::string Encode(const PartitionRecord& record) {
   std::string out;
   Put<uint32_t>(&out, record.number);

@@ -32,12 +32,16 @@ enum class RecordKind : uint8_t {
 constexpr size_t kMaxRecordBytes = 4 << 20;
 constexpr size_t kMaxExtentsInRecord = 4096;
 
+// What this reader makes of libblkid's types: ext2, ext3 and ext4; FAT12, FAT16 and FAT32 (vfat); all others.
+enum class FilesystemKind : uint8_t { kOther, kExt, kFat };
+FilesystemKind KindOf(std::string_view type);
+
 // The disk itself (number 0) or a partition, as libblkid sees it.
 struct PartitionRecord {
   uint32_t number = 0;
   uint64_t offset = 0, size = 0;             // bytes
   std::string type, uuid, label, part_uuid;  // "ext4", "swap", ...; empty: nothing that is known
-  std::string obstacle;                      // of an ext filesystem: why this reader does not read it; empty: it does
+  std::string obstacle;                      // of a kind that is read: why this one is not; empty: it is
   uint64_t used_bytes = 0;
   int64_t made_sec = INT64_MIN;  // when the filesystem was made, by its own word
 };

@@ -191,7 +191,7 @@ class Doctor {
     }
     if (qemu.empty() && access("/usr/libexec/qemu-kvm", X_OK) == 0) qemu = "/usr/libexec/qemu-kvm";
     Say(qemu.empty() ? kMissing : kOk, "qemu",
-        qemu.empty() ? "no qemu-system-... on PATH: disks but raw ext2/3/4 ones cannot be read; install qemu-system"
+        qemu.empty() ? "no qemu-system-... on PATH: disks but raw ext2/3/4 and FAT ones cannot be read; install qemu-system"
                      : qemu);
     std::string kernel;
     bool unreadable = false;

@@ -136,7 +136,7 @@ Action DeclareImport(Options& options) {
   options.Value("--parent", import.parent, "the version it follows; else the branch's head");
   options.Value("--format", import.format, "raw, qcow2, tar, oci, docker or directory; else it is detected");
   options.Value("--reader", import.reader,
-                "of a disk: direct (raw ext2/3/4, without the appliance), guestfs, or auto: direct where it can");
+                "of a disk: direct (raw ext2/3/4, FAT; no appliance), guestfs, or auto: direct where it can");
   options.Values("--exclude", import.exclude,
                  "leave out paths that match, as fnmatch(3): '/var/cache/*' (may be repeated)");
   options.Flag("--paranoid", import.paranoid, "read every file again, whatever size, times and inode number say");

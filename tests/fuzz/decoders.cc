@@ -17,6 +17,7 @@
 #include "store/ref_log.h"
 #include "store/revision.h"
 #include "store/source_facts.h"
+#include "tests/fuzz/fat_target.h"
 #include "tests/testing/memory_objects.h"
 #include "tests/testing/object_samples.h"
 
@@ -429,6 +430,7 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"rpm_header", RunRpmHeader, RpmHeaderSeeds},
       {"recipe", RunRecipe, RecipeSeeds},
       {"tar_stream", RunTar, TarSeeds},
+      {"fat", RunFat, FatSeeds},
   };
   return kTargets;
 }

@@ -12,12 +12,12 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <map>
 #include <random>
 
 #include "indexer/importer.h"
 #include "indexer/reader_process.h"
 #include "tests/indexer/host_tree.h"
+#include "tests/indexer/image_listing.h"
 #include "tests/testing/store_fixture.h"
 
 namespace mirage::testing {
@@ -301,77 +301,6 @@ TEST_F(DirectImportTest, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(ErrorOf(options, "use auto"), EINVAL);
 }
 
-// Takes everything and keeps what a tree's identity holds but for contents.
-class ListingSink final : public ImportSink {
- public:
-  bool Excluded(std::string_view) const override { return false; }
-  Status Add(std::string path, Entry entry, const XattrSet& xattrs, std::string) override {
-    return Note(std::move(path), entry, xattrs, 0);
-  }
-  Status AddFile(std::string path, Entry entry, const XattrSet& xattrs, std::string bytes) override {
-    return Note(std::move(path), entry, xattrs, bytes.size());
-  }
-  Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) override {
-    open_ = path;
-    return Note(std::move(path), entry, xattrs, 0);
-  }
-  Status AppendFile(std::string_view bytes) override { return AppendHole(bytes.size()); }
-  Status AppendHole(uint64_t length) override {
-    sizes_[open_] += length;
-    return {};
-  }
-  Status EndFile() override { return {}; }
-  Status AddLink(std::string path, std::string first) override {
-    lines_[std::move(path)] = "link to " + first;
-    return {};
-  }
-  Status AddStored(std::string path, Entry entry) override { return Note(std::move(path), entry, {}, entry.size); }
-  void Expect(uint64_t) override {}
-  void Stage(std::string_view) override {}
-  void Omit(std::string) override {}
-  void Say(std::string_view) override {}
-
-  std::map<std::string, std::string> Listing() const {
-    auto all = lines_;
-    for (const auto& [path, size] : sizes_) all[path] += fmt::format(" {} bytes", size);
-    return all;
-  }
-
- private:
-  Status Note(std::string path, const Entry& entry, const XattrSet& xattrs, uint64_t size) {
-    std::string line = fmt::format("{} {:o} {}:{} {}.{:09} {}:{}", static_cast<int>(entry.type), entry.mode, entry.uid,
-                                   entry.gid, entry.mtime_sec, entry.mtime_nsec, entry.rdev_major, entry.rdev_minor);
-    for (const auto& [name, value] : xattrs) line += fmt::format(" {}={}", name, value);
-    lines_[path] = std::move(line);
-    sizes_[std::move(path)] = size;
-    return {};
-  }
-  std::map<std::string, std::string> lines_;
-  std::map<std::string, uint64_t> sizes_;
-  std::string open_;
-};
-
-Result<std::map<std::string, std::string>> List(const std::string& image) {
-  ASSIGN_OR_RETURN(const auto source, DirectSource::Open(image, nullptr));
-  ListingSink sink;
-  ASSIGN_OR_RETURN(const auto description, source->Read(sink));
-  return sink.Listing();
-}
-
-// Where in an image something is written, in steps of 64 bytes: bits are flipped there.
-std::vector<size_t> WrittenPlaces(std::string_view image) {
-  std::vector<size_t> places;
-  for (size_t at = 0; at + 64 <= image.size(); at += 64) {
-    if (image.substr(at, 64).find_first_not_of('\0') != std::string_view::npos) places.push_back(at);
-  }
-  return places;
-}
-
-uint64_t Setting(const char* name, uint64_t otherwise) {
-  const char* const text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 0);
-}
-
 // On a filesystem with checksums no flipped bit may change the tree: it is noticed, or it was in a file's bytes or in
 // what is not used. MIRAGE_TEST_SEED and MIRAGE_TEST_RUNS repeat and prolong it.
 TEST_F(DirectImportTest, FlippedBitsAreNoticed) {
@@ -392,7 +321,7 @@ TEST_F(DirectImportTest, FlippedBitsAreNoticed) {
     for (int i = 0; i < 40; ++i) ASSERT_EQ(pwrite(fd, "data", 4, i * 4096), 4);
     close(fd);
   }
-  const auto pristine = Must(List(image));
+  const auto pristine = Must(ListImage(image));
   ASSERT_GT(pristine.size(), 100u);
   std::ifstream in(image, std::ios::binary);
   const std::string whole{std::istreambuf_iterator<char>(in), {}};
@@ -408,7 +337,7 @@ TEST_F(DirectImportTest, FlippedBitsAreNoticed) {
       bad[at] = static_cast<char>(bad[at] ^ (1 << random() % 8));
     }
     std::ofstream(image, std::ios::binary | std::ios::trunc) << bad;
-    const auto listing = List(image);
+    const auto listing = ListImage(image);
     if (!listing) {
       ++noticed;
       EXPECT_TRUE(listing.error().code == EIO || listing.error().code == EOPNOTSUPP || listing.error().code == ENOMEM)
@@ -446,7 +375,7 @@ TEST_F(DirectImportTest, FlippedBitsWithoutChecksumsDoNoHarm) {
       bad[at] = static_cast<char>(bad[at] ^ (1 << random() % 8));
     }
     std::ofstream(image, std::ios::binary | std::ios::trunc) << bad;
-    const auto listing = List(image);
+    const auto listing = ListImage(image);
     if (listing) {
       EXPECT_TRUE(listing->contains(""));
     } else {

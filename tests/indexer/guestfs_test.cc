@@ -17,6 +17,7 @@
 #include "indexer/disk_format.h"
 #include "indexer/importer.h"
 #include "indexer/system_description.h"
+#include "tests/indexer/fat_image.h"
 #include "tests/indexer/host_tree.h"
 #include "tests/testing/store_fixture.h"
 
@@ -54,12 +55,17 @@ class GuestfsImportTest : public LibraryTest {
     Must(library_->Refresh());
     return Must(ReadManifest(library_->objects(), Must(library_->snapshot()->Branch(branch))->manifest));
   }
-  // A disk of `megabytes` with one ext4 partition.
-  std::string MakeDisk(const std::string& name, int megabytes) const {
-    const std::string disk = directory_ / name;
-    EXPECT_TRUE(Shell(fmt::format("truncate -s {}M {}", megabytes, disk)));
-    EXPECT_TRUE(Shell(fmt::format("echo start=2048,type=83 | sfdisk -q {}", disk)));
-    EXPECT_TRUE(Shell(fmt::format("mkfs.ext4 -q -b 4096 -E offset=1048576 -F {} {}M", disk, megabytes - 1)));
+  // A disk of `megabytes` with one ext4 partition, and one behind it that has `second`, if that is something.
+  std::string MakeDisk(const std::string& name, int megabytes, const std::string& second = {}) const {
+    const std::string disk = directory_ / name, part = directory_ / "part";
+    const int first = megabytes - 1, more = second.empty() ? 0 : static_cast<int>((second.size() >> 20) + 1);
+    EXPECT_TRUE(Shell(fmt::format("truncate -s {}M {}", megabytes + more, disk)));
+    EXPECT_TRUE(Shell(fmt::format("printf 'start=2048,size={}M,type=83\\n{}' | sfdisk -q {}", first,
+                                  more > 0 ? "type=ef\\n" : "", disk)));
+    EXPECT_TRUE(Shell(fmt::format("mkfs.ext4 -q -b 4096 -E offset=1048576 -F {} {}M", disk, first)));
+    if (more == 0) return disk;
+    std::ofstream(part, std::ios::binary) << second;
+    EXPECT_TRUE(Shell(fmt::format("dd if={} of={} bs=1M seek={} conv=notrunc status=none", part, disk, megabytes)));
     return disk;
   }
   // Fails the test if the import does not fail with these words, in one line, leaving nothing.
@@ -92,14 +98,31 @@ class LoopMount {
   bool ok_ = false;
 };
 
+class BindMount {
+ public:
+  BindMount(const std::string& directory, std::string place) : place_(std::move(place)) {
+    ok_ = mount(directory.c_str(), place_.c_str(), nullptr, MS_BIND, nullptr) == 0;
+  }
+  ~BindMount() {
+    if (ok_ && umount2(place_.c_str(), 0) != 0) umount2(place_.c_str(), MNT_DETACH);
+  }
+  bool ok() const { return ok_; }
+
+ private:
+  const std::string place_;
+  bool ok_ = false;
+};
+
 TEST_F(GuestfsImportTest, ADiskEqualsItsLoopMountAndItsDirectory) {
   NEED_APPLIANCE();
-  const std::string disk = MakeDisk("disk.raw", 120);
+  const std::string disk = MakeDisk("disk.raw", 120, OddFatImage(32).bytes);
   sleep(1);  // nor what is as old as the filesystem
   {
     const LoopMount mount(disk, "rw");
     ASSERT_TRUE(mount.ok());
     FillStrangeTree(mount.path());
+    fs::create_directories(mount.path() + "/boot/efi");
+    std::ofstream(mount.path() + "/etc/fstab", std::ios::app) << "UUID=1234-ABCD /boot/efi vfat umask=0077 0 1\n";
     sleep(3);  // what is as old as the newest ctime is not trusted to have kept its bytes
     std::ofstream(mount.path() + "/last") << "last";
   }
@@ -113,9 +136,9 @@ TEST_F(GuestfsImportTest, ADiskEqualsItsLoopMountAndItsDirectory) {
 
   ASSERT_EQ(manifest.disks.size(), 1u);
   EXPECT_EQ(manifest.disks[0].name, "sda");
-  EXPECT_EQ(manifest.disks[0].size_bytes, 120u << 20);
+  EXPECT_EQ(manifest.disks[0].size_bytes, fs::file_size(disk));
   EXPECT_TRUE(manifest.disks[0].skeleton.IsZero());
-  EXPECT_EQ(manifest.mounts, (std::vector<Mount>{{"/", "ext4", "/dev/sda1"}}));
+  EXPECT_EQ(manifest.mounts, (std::vector<Mount>{{"/", "ext4", "/dev/sda1"}, {"/boot/efi", "vfat", "/dev/sda2"}}));
   const auto inspection = nlohmann::json::parse(
       Must(library_->objects().ReadObject(ObjectKind::kInspection, manifest.inspection)));
   EXPECT_EQ(inspection["schema"], 1);
@@ -133,8 +156,14 @@ TEST_F(GuestfsImportTest, ADiskEqualsItsLoopMountAndItsDirectory) {
   EXPECT_FALSE(known.changed);
   EXPECT_GT(known.unchanged_files, 10U);
 
+  // In the place of the EFI partition, which this machine's kernel need not know, what FAT's rules make of it.
   const LoopMount mount(disk, "ro");
   ASSERT_TRUE(mount.ok());
+  const std::string efi = directory_ / "efi";
+  fs::create_directory(efi);
+  FillOddFatTree(efi);
+  const BindMount efi_mount(efi, mount.path() + "/boot/efi");
+  ASSERT_TRUE(efi_mount.ok());
   EXPECT_TRUE(VersionEqualsDirectory(library_, manifest, mount.path()));
 
   const auto from_directory = Must(Import(*library_, Options(mount.path(), "directory")));
@@ -255,6 +284,31 @@ TEST_F(GuestfsImportTest, WithoutASystemFilesystemsAreDirectories) {
   const auto again = Must(Import(*library_, options));
   EXPECT_FALSE(again.changed);
   EXPECT_EQ(again.tree, first.tree);
+}
+
+// FAT of every width, without a system, through either reader.
+TEST_F(GuestfsImportTest, FatIsWhatLinuxShows) {
+  NEED_APPLIANCE();
+  std::vector<std::string> images;
+  for (const int bits : {12, 16, 32}) {
+    images.push_back(directory_ / fmt::format("fat{}.raw", bits));
+    std::ofstream(images.back(), std::ios::binary) << OddFatImage(bits).bytes;
+  }
+  ImportOptions options = Options(images[0], "machine");
+  options.more_disks = {images[1], images[2]};
+  Must(Import(*library_, options));
+  const Manifest machine = Head("machine");
+  const TreeReader reader(library_);
+  for (size_t i = 0; i < images.size(); ++i) {
+    ImportOptions direct = Options(images[i], fmt::format("direct{}", i));
+    direct.reader = "direct";
+    Must(Import(*library_, direct));
+    const Entry read = Must(reader.Find(Head(direct.branch).root, "/sda"));
+    const Entry shown = Must(reader.Find(machine.root, fmt::format("/sd{}", "abc"[i])));
+    EXPECT_EQ(read.id, shown.id) << images[i];
+    EXPECT_EQ(read.mode, shown.mode);
+    EXPECT_EQ(read.mtime_sec, shown.mtime_sec);
+  }
 }
 
 // libguestfs cannot list them here: the host's rpm is not of the guest's kind. The reader of the direct road can.
