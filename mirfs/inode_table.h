@@ -94,8 +94,8 @@ class InodeTable {
   static constexpr size_t kShards = 64;  // a power of two: probing steps by it and stays in its shard
   struct Slot {
     std::shared_ptr<const Inode> inode;
-    uint64_t lookups : 63 = 0;
-    uint64_t was_read : 1 = false;
+    uint64_t lookups = 0;
+    bool was_read = false;
     NodeId parent = 0;
   };
   struct Shard {
