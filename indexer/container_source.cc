@@ -77,15 +77,20 @@ Result<bool> ContainerSource::TakeFromLower(const LayerFile& file, const LayerFi
     auto entry = reader.Find(lower_->root, path);
     if (!entry && (entry.error().code == ENOENT || entry.error().code == ENOTDIR)) continue;  // left out on request
     if (!entry) return tl::make_unexpected(std::move(entry).error());
-    if (IsSystemFile(file.paths.front()) && entry->type == FileType::kRegular && entry->size <= kWholeFileBytes) {
+    if (IsSystemFile(file.paths.front()) && entry->type == FileType::kRegular) {
       // What describes the system is looked at once more.
-      std::string bytes;
-      TRY(reader.Read(*entry, 0, static_cast<size_t>(entry->size), &bytes));
       ASSIGN_OR_RETURN(const XattrSet xattrs, reader.Xattrs(*entry));
       Entry plain = *entry;
       plain.id = plain.xattrs = {};
       plain.size = 0;
-      TRY(sink.AddFile(file.paths.front(), std::move(plain), xattrs, std::move(bytes)));
+      TRY(sink.BeginFile(file.paths.front(), std::move(plain), xattrs));
+      std::string bytes;
+      for (uint64_t at = 0; at < entry->size; at += bytes.size()) {
+        TRY(reader.Read(*entry, at, kWholeFileBytes, &bytes));
+        if (bytes.empty()) return Fail(EIO, "/{} ends too soon", path);
+        TRY(sink.AppendFile(bytes));
+      }
+      TRY(sink.EndFile());
     } else {
       TRY(sink.AddStored(file.paths.front(), std::move(*entry)));
     }

@@ -204,15 +204,17 @@ class Importer final : public ImportSink {
 
   // The inspection object of a source that looked for no system itself; empty: there is nothing to say.
   std::string DescribeSystem(const SourceDescription& source) {
-    bool found = false, packages = false;
-    SystemDescription system = system_files_.Describe(found, packages);
-    if (!found && !packages && source.os.empty() && source.container.empty()) return {};
+    SystemFiles::Described described = system_files_.Describe(interrupted_);
+    const bool known = described.found || described.packages || !described.why_not.empty();
+    if (!known && source.os.empty() && source.container.empty()) return {};
+    SystemDescription& system = described.system;
     if (system.type == "unknown" && !source.os.empty()) system.type = source.os;
     if (system.arch == "unknown" && !source.arch.empty()) system.arch = source.arch;
     system.container = source.container;
-    if (found && !packages) {
-      Omit("the installed packages could not be listed: there is no list of dpkg's or apk's");
+    if (!described.packages && described.why_not.empty() && described.found) {
+      described.why_not = "there is no list of dpkg's, rpm's or apk's";
     }
+    if (!described.why_not.empty()) Omit("the installed packages could not be listed: " + described.why_not);
     return EncodeSystem(std::move(system));
   }
 

@@ -15,6 +15,7 @@ for settings in "" force_tcg; do
   out_has '^ok +launch: the appliance is up after [0-9]{1,2}\.[0-9] s$'
 done
 out_lacks '^note +launch:'
+emulate_if_needed
 
 # A tree that every filesystem can hold, and its files' digests by name.
 tree=$work/tree
