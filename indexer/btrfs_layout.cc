@@ -56,6 +56,20 @@ std::optional<uint64_t> SubvolumeId(std::string_view text) {
   return id == 0 ? kTopLevel : id;
 }
 
+// The kernel's name of the device that is mounted at "/", out of what df(1) says in the appliance.
+std::string KernelName(guestfs_h* g) {
+  const std::unique_ptr<char, Freer> table(guestfs_df(g));
+  std::string_view text = table != nullptr ? table.get() : "";
+  std::string name;
+  while (!text.empty()) {
+    std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    while (line.ends_with('/')) line.remove_suffix(1);
+    if (line.ends_with(" /sysroot")) name = line.substr(0, line.find(' '));
+  }
+  return name.starts_with("/dev/") ? name : "";
+}
+
 std::string NameOf(const std::string& device, const std::string& path) {
   return path.empty() ? device : fmt::format("{}{}/{}", kSubvolume, device, path);
 }
@@ -83,6 +97,7 @@ Result<BtrfsLayout> BtrfsLayout::Read(Appliance& appliance, std::map<std::string
       if (appliance.interrupted()) return appliance.Failed("");
       continue;
     }
+    if (std::string name = KernelName(g); !name.empty() && name != device) volume.aliases.push_back(std::move(name));
     const int64_t standard = guestfs_btrfs_subvolume_get_default(g, "/");
     const std::unique_ptr<guestfs_btrfssubvolume_list, Freer> list(guestfs_btrfs_subvolume_list(g, "/"));
     if (guestfs_umount(g, "/") != 0) return appliance.Failed(fmt::format("{} cannot be unmounted", device));
@@ -94,69 +109,86 @@ Result<BtrfsLayout> BtrfsLayout::Read(Appliance& appliance, std::map<std::string
       volume.paths[subvolume.btrfssubvolume_id] = CleanPath(subvolume.btrfssubvolume_path);
     }
   }
-  for (const std::string& device : others) {
-    filesystems.erase(device);
-    const std::string prefix = fmt::format("{}{}/", kSubvolume, device);
-    std::erase_if(filesystems, [&](const auto& item) { return item.first.starts_with(prefix); });
-  }
+  for (const std::string& device : others) filesystems.erase(device);
+  std::erase_if(filesystems, [](const auto& item) { return item.first.starts_with(kSubvolume); });
   return layout;
 }
 
-const std::pair<const std::string, BtrfsLayout::Volume>* BtrfsLayout::Find(std::string_view device, std::string& path,
-                                                                           bool& named) const {
-  named = device.starts_with(kSubvolume);
-  if (named) device.remove_prefix(kSubvolume.size());
-  const std::pair<const std::string, Volume>* best = nullptr;
-  size_t best_length = 0;
-  const auto consider = [&](const std::pair<const std::string, Volume>& volume, std::string_view own) {
+BtrfsLayout::Place BtrfsLayout::Find(std::string_view name, bool foreign) const {
+  Place place;
+  place.named = name.starts_with(kSubvolume);
+  if (place.named) name.remove_prefix(kSubvolume.size());
+  size_t best = 0;
+  const auto consider = [&](const auto& volume, std::string_view own) {
     // A device of a volume group has more slashes than one.
-    const bool fits = named ? device.starts_with(own) && device.substr(own.size()).starts_with('/') : device == own;
-    if (!fits || own.size() < best_length) return;
-    best = &volume;
-    best_length = own.size();
+    const bool fits = place.named ? name.starts_with(own) && name.substr(own.size()).starts_with('/') : name == own;
+    if (!fits || own.size() < best) return;
+    place.device = &volume.first;
+    place.volume = &volume.second;
+    best = own.size();
   };
   for (const auto& volume : volumes_) {
+    if (foreign && place.named && !volume.second.aliases.empty()) continue;  // libguestfs means another by it
     consider(volume, volume.first);
     for (const std::string& other : volume.second.others) consider(volume, other);
   }
-  path = best != nullptr && named ? CleanPath(device.substr(best_length)) : "";
-  return best;
+  if (foreign && place.named) {
+    for (const auto& volume : volumes_) {
+      for (const std::string& alias : volume.second.aliases) consider(volume, alias);
+    }
+    // A libguestfs that has its own names here too.
+    for (const auto& volume : volumes_) {
+      if (place.device == nullptr) consider(volume, volume.first);
+    }
+  }
+  if (place.device != nullptr && place.named) place.path = CleanPath(name.substr(best));
+  return place;
+}
+
+std::vector<std::string> BtrfsLayout::Names() const {
+  std::vector<std::string> names;
+  for (const auto& [device, volume] : volumes_) {
+    for (const auto& [id, path] : volume.paths) names.push_back(NameOf(device, path));
+  }
+  return names;
+}
+
+std::string BtrfsLayout::Root(const std::string& root) const {
+  const Place place = Find(root, true);
+  return place.device != nullptr && place.named ? NameOf(*place.device, place.path) : root;
 }
 
 std::string BtrfsLayout::Resolve(const std::string& device, std::string_view options) const {
-  std::string path;
-  bool named = false;
-  const auto* const found = Find(device, path, named);
-  if (found == nullptr || found->second.paths.empty()) return device;
-  const auto& [own, volume] = *found;
-  const auto by_id = [&, &own_device = own, &paths = volume.paths](uint64_t id) {
-    const auto known = paths.find(id);
+  const Place place = Find(device, true);
+  if (place.device == nullptr || place.volume->paths.empty()) return device;
+  const std::string& own = *place.device;
+  const auto by_id = [&](uint64_t id) {
+    const auto known = place.volume->paths.find(id);
     // No such subvolume: a name that cannot be mounted, and says why.
-    return NameOf(own_device, known == paths.end() ? fmt::format("subvolid={}", id) : known->second);
+    return NameOf(own, known == place.volume->paths.end() ? fmt::format("subvolid={}", id) : known->second);
   };
   if (const auto subvolume = Option(options, "subvol=")) return NameOf(own, CleanPath(*subvolume));
   if (const auto text = Option(options, "subvolid=")) {
     if (const auto id = SubvolumeId(*text)) return by_id(*id);
   }
-  return named ? NameOf(own, path) : by_id(volume.standard);
+  return place.named ? NameOf(own, place.path) : by_id(place.volume->standard);
 }
 
 Result<std::string> BtrfsLayout::ChooseRoot(Appliance& appliance, const std::vector<std::string>& roots) const {
   guestfs_h* const g = appliance.handle();
   std::string chosen;
-  const void* filesystem = nullptr;
-  for (const std::string& root : roots) {
-    std::string path;
-    bool named = false;
-    const auto* const own = Find(root, path, named);
-    if (own == nullptr || (filesystem != nullptr && own != filesystem)) return std::string();
-    filesystem = own;
+  const Volume* volume = nullptr;
+  for (const std::string& name : roots) {
+    const Place place = Find(name, true);
+    if (place.device == nullptr || (volume != nullptr && place.volume != volume)) return std::string();
+    volume = place.volume;
+    const std::string root = Root(name);
     const auto list = TakeGuestList(guestfs_inspect_get_mountpoints(g, root.c_str()));
     if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
     ASSIGN_OR_RETURN(const auto fstab, ReadGuestFstab(appliance, root));
     for (size_t i = 0; i + 1 < list->size(); i += 2) {
       if ((*list)[i] != "/") continue;
-      if (Resolve((*list)[i + 1], FstabOptions(fstab, "/")) != Resolve(root, "")) continue;
+      if (Resolve((*list)[i + 1], FstabOptions(fstab, "/")) != Resolve(name, "")) continue;
       if (!chosen.empty()) return std::string();
       chosen = root;
     }
@@ -167,9 +199,7 @@ Result<std::string> BtrfsLayout::ChooseRoot(Appliance& appliance, const std::vec
 std::map<std::string, std::string> BtrfsLayout::NotMounted(const std::vector<std::string>& mounted) const {
   std::map<std::string, std::vector<std::string>> tops;  // paths that are mounted, by device
   for (const std::string& name : mounted) {
-    std::string path;
-    bool named = false;
-    if (const auto* const found = Find(name, path, named)) tops[found->first].push_back(path);
+    if (Place place = Find(name, false); place.device != nullptr) tops[*place.device].push_back(std::move(place.path));
   }
   std::map<std::string, std::string> out;
   for (const auto& [device, paths] : tops) {

@@ -16,19 +16,37 @@ namespace mirage {
 
 class BtrfsLayout {
  public:
-  // `filesystems`: type by device, as ListFilesystems gives them; further devices of a btrfs of several are taken out.
-  // Each btrfs is mounted for a moment; one that cannot be has no subvolumes here, and fails when it is to be read.
+  struct Volume {
+    std::map<uint64_t, std::string> paths;  // of subvolumes, by id; the top level's (5) is empty
+    uint64_t standard = 0;                  // the default subvolume's id
+    std::vector<std::string> others;        // further devices of it
+    // libguestfs's word for its device in the names of subvolumes. It gives disks the names of their order, whatever
+    // the appliance's kernel called them, but (1.48) not in those names: where the kernel found the disks in another
+    // order, "btrfsvol:/dev/sdb2/home" is a subvolume of /dev/sda2.
+    std::vector<std::string> aliases;
+  };
+  BtrfsLayout() = default;
+  explicit BtrfsLayout(std::map<std::string, Volume> volumes) : volumes_(std::move(volumes)) {}
+
+  // `filesystems`: type by device, as ListFilesystems gives them; subvolumes, and further devices of a btrfs of
+  // several, are taken out. Each btrfs is mounted for a moment; one that cannot be has no subvolumes here, and fails
+  // when it is to be read.
   static Result<BtrfsLayout> Read(Appliance& appliance, std::map<std::string, std::string>& filesystems);
 
   bool empty() const { return volumes_.empty(); }
+  // Every subvolume and top level, by the names that Resolve gives.
+  std::vector<std::string> Names() const;
 
-  // The one name of what a device and mount options mean: "/dev/sda2" for the top level of a btrfs (to be mounted with
-  // subvolid=5: without, the kernel takes the default subvolume), "btrfsvol:/dev/sda2/home" for a subvolume. A device
-  // that is no btrfs is given back.
+  // What libguestfs calls a root, by the name under which it takes it.
+  std::string Root(const std::string& root) const;
+
+  // The one name of what libguestfs's device and mount options mean: "/dev/sda2" for the top level of a btrfs (to be
+  // mounted with subvolid=5: without, the kernel takes the default subvolume), "btrfsvol:/dev/sda2/home" for a
+  // subvolume. A device that is no btrfs is given back.
   std::string Resolve(const std::string& device, std::string_view options) const;
 
-  // Of several roots that libguestfs found on one btrfs, the one that its own fstab mounts at "/": others are snapshots
-  // of it. Empty: there is no one such root. The fstab of each is read.
+  // Of several roots that libguestfs found on one btrfs, the one that its own fstab mounts at "/", by its Root name:
+  // others are snapshots of it. Empty: there is no one such root. The fstab of each is read.
   Result<std::string> ChooseRoot(Appliance& appliance, const std::vector<std::string>& roots) const;
 
   // Of each btrfs of which something is mounted, what lies below none of its mounts: "the top level, @old, ...". By
@@ -36,13 +54,14 @@ class BtrfsLayout {
   std::map<std::string, std::string> NotMounted(const std::vector<std::string>& mounted) const;
 
  private:
-  struct Volume {
-    std::map<uint64_t, std::string> paths;  // of subvolumes, by id; the top level's is empty
-    uint64_t standard = 0;                  // the default subvolume's id
-    std::vector<std::string> others;        // further devices of it
+  struct Place {
+    const std::string* device = nullptr;  // null: of no btrfs
+    const Volume* volume = nullptr;
+    std::string path;    // of the subvolume that is named
+    bool named = false;  // one is
   };
-  // The btrfs that a device or subvolume lies on, and the path that is named of it; null: it is none.
-  const std::pair<const std::string, Volume>* Find(std::string_view device, std::string& path, bool& named) const;
+  // `foreign`: a name that libguestfs gave, not one of ours.
+  Place Find(std::string_view name, bool foreign) const;
 
   std::map<std::string, Volume> volumes_;  // by device
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "indexer/byte_stream.h"
+#include "indexer/layer_history.h"
 #include "indexer/system_files.h"
 #include "indexer/tar_source.h"
 #include "store/object_id.h"
@@ -151,6 +152,7 @@ Result<SourceDescription> ContainerSource::Read(ImportSink& sink) {
   description.os = image.os;
   description.arch = image.arch;
   description.container = image.config;
+  description.layers = LayerChains(image.layers)[layers_ - 1];
   return description;
 }
 

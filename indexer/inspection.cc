@@ -91,7 +91,6 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
   });
   for (const auto& [device, type] : filesystems) {
     if (mounted.contains(device) || type == "swap" || type == "unknown" || type.empty()) continue;
-    if (device.starts_with("btrfsvol:")) continue;
     // A btrfs whose subvolumes are mounted, or some of them: below.
     const std::string prefix = "btrfsvol:" + device + "/";
     if (std::any_of(mounted.begin(), mounted.end(), [&](const std::string& m) { return m.starts_with(prefix); })) {
@@ -116,7 +115,7 @@ Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, In
   std::string encrypted;
   for (const auto& [device, type] : filesystems) {
     if (IsEncryptedType(type) && !inspection.opened.contains(device)) encrypted = type;
-    if (!HoldsFiles(type) || device.starts_with("btrfsvol:")) continue;
+    if (!HoldsFiles(type)) continue;
     inspection.mounts.push_back({device, type, "/" + DirectoryName(device)});
   }
   if (inspection.mounts.empty() && !encrypted.empty()) {
@@ -186,6 +185,7 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
   ASSIGN_OR_RETURN(auto filesystems, ListFilesystems(appliance));
   ASSIGN_OR_RETURN(const BtrfsLayout btrfs, BtrfsLayout::Read(appliance, filesystems));
   for (const auto& [device, type] : filesystems) inspection.devices.insert(device);
+  for (std::string& name : btrfs.Names()) inspection.devices.insert(std::move(name));
 
   const bool any =
       std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });
@@ -199,14 +199,17 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
     }
     if (roots->size() > 1) {
       ASSIGN_OR_RETURN(std::string chosen, btrfs.ChooseRoot(appliance, *roots));
-      if (!chosen.empty()) roots->assign(1, std::move(chosen));
+      if (!chosen.empty()) {
+        roots->clear();
+        inspection.root = std::move(chosen);
+      }
     }
     if (roots->size() > 1) {
       std::string names;
       for (const std::string& root : *roots) names += (names.empty() ? "" : ", ") + root;
       return Fail(EINVAL, "several operating systems are on it ({}); import each from an image of its own", names);
     }
-    if (roots->size() == 1) inspection.root = roots->front();
+    if (roots->size() == 1) inspection.root = btrfs.Root(roots->front());
   }
   if (inspection.root.empty()) {
     TRY(PlanFilesystems(filesystems, inspection, skip_unreadable, sink));
