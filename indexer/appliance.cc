@@ -3,60 +3,23 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <guestfs.h>
-#include <linux/kvm.h>
 #include <signal.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
-#include <system_error>
 #include <vector>
+
+#include "indexer/acceleration.h"
 
 namespace mirage {
 namespace {
 
 constexpr int kAcceleratedLaunchSeconds = 60;
 constexpr int kEmulatedLaunchSeconds = 900;
-constexpr auto kProbeTime = std::chrono::seconds(3);
 constexpr size_t kMaxErrorBytes = 300;
-
-// Runs HLT at address 0 in real mode. In a forked child: system calls only. Returns the exit status.
-int RunTinyGuest() {
-  const int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-  if (kvm < 0) return 1;
-  const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
-  if (vm < 0) return 1;
-  void* memory = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) return 1;
-  *static_cast<unsigned char*>(memory) = 0xf4;
-  kvm_userspace_memory_region region{};
-  region.memory_size = 4096;
-  region.userspace_addr = reinterpret_cast<uint64_t>(memory);
-  if (ioctl(vm, KVM_SET_USER_MEMORY_REGION, &region) < 0) return 1;
-  const int cpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-  const int run_bytes = ioctl(kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-  if (cpu < 0 || run_bytes < static_cast<int>(sizeof(kvm_run))) return 1;
-  void* run = mmap(nullptr, static_cast<size_t>(run_bytes), PROT_READ | PROT_WRITE, MAP_SHARED, cpu, 0);
-  if (run == MAP_FAILED) return 1;
-#if defined(__x86_64__)
-  kvm_sregs sregs;
-  if (ioctl(cpu, KVM_GET_SREGS, &sregs) < 0) return 1;
-  sregs.cs.base = 0;
-  sregs.cs.selector = 0;
-  kvm_regs regs{};
-  regs.rflags = 2;
-  if (ioctl(cpu, KVM_SET_SREGS, &sregs) < 0 || ioctl(cpu, KVM_SET_REGS, &regs) < 0) return 1;
-  if (ioctl(cpu, KVM_RUN, 0) < 0) return 1;
-  return static_cast<kvm_run*>(run)->exit_reason == KVM_EXIT_HLT ? 0 : 1;
-#else
-  return 0;  // that a processor can be made is all that is asked elsewhere
-#endif
-}
 
 // Processes of QEMU that are children of this one.
 std::vector<pid_t> QemuChildren() {
@@ -86,30 +49,6 @@ std::vector<pid_t> QemuChildren() {
 void IgnoreEvent(guestfs_h*, void*, uint64_t, int, int, const char*, size_t, const uint64_t*, size_t) {}
 
 }  // namespace
-
-std::string ProbeHardwareAcceleration() {
-  if (access("/dev/kvm", R_OK | W_OK) != 0) return "/dev/kvm: " + std::generic_category().message(errno);
-  const pid_t child = fork();
-  if (child < 0) return std::generic_category().message(errno);
-  if (child == 0) {
-    close_range(0, ~0U, 0);  // above all the library's locks: a hanging child must not hold them
-    _exit(RunTinyGuest());
-  }
-  const auto deadline = std::chrono::steady_clock::now() + kProbeTime;
-  int status = 0;
-  while (waitpid(child, &status, WNOHANG) == 0) {
-    if (std::chrono::steady_clock::now() > deadline) {
-      kill(child, SIGKILL);
-      // It may hang in the kernel beyond the reach of SIGKILL; then it is left to init.
-      for (int i = 0; i < 20 && waitpid(child, nullptr, WNOHANG) == 0; ++i) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-      }
-      return "it hangs";
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5));
-  }
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? "" : "it fails";
-}
 
 Result<std::unique_ptr<Appliance>> Appliance::Launch(Options options) {
   std::unique_ptr<Appliance> appliance(new Appliance(std::move(options)));

@@ -62,10 +62,6 @@ class Appliance {
   std::atomic<bool> timed_out_{false};
 };
 
-// Whether hardware acceleration really works, by running one instruction in a virtual machine of a child process, for
-// at most three seconds: on some nested hosts it neither works nor fails. Empty: it does; otherwise why not.
-std::string ProbeHardwareAcceleration();
-
 // A list of texts that libguestfs gave, and its memory back; nullopt: null, its error.
 std::optional<std::vector<std::string>> TakeGuestList(char** list);
 

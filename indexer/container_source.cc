@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "indexer/byte_stream.h"
+#include "indexer/layer_history.h"
 #include "indexer/system_files.h"
 #include "indexer/tar_source.h"
 #include "store/object_id.h"
@@ -77,15 +78,20 @@ Result<bool> ContainerSource::TakeFromLower(const LayerFile& file, const LayerFi
     auto entry = reader.Find(lower_->root, path);
     if (!entry && (entry.error().code == ENOENT || entry.error().code == ENOTDIR)) continue;  // left out on request
     if (!entry) return tl::make_unexpected(std::move(entry).error());
-    if (IsSystemFile(file.paths.front()) && entry->type == FileType::kRegular && entry->size <= kWholeFileBytes) {
+    if (IsSystemFile(file.paths.front()) && entry->type == FileType::kRegular) {
       // What describes the system is looked at once more.
-      std::string bytes;
-      TRY(reader.Read(*entry, 0, static_cast<size_t>(entry->size), &bytes));
       ASSIGN_OR_RETURN(const XattrSet xattrs, reader.Xattrs(*entry));
       Entry plain = *entry;
       plain.id = plain.xattrs = {};
       plain.size = 0;
-      TRY(sink.AddFile(file.paths.front(), std::move(plain), xattrs, std::move(bytes)));
+      TRY(sink.BeginFile(file.paths.front(), std::move(plain), xattrs));
+      std::string bytes;
+      for (uint64_t at = 0; at < entry->size; at += bytes.size()) {
+        TRY(reader.Read(*entry, at, kWholeFileBytes, &bytes));
+        if (bytes.empty()) return Fail(EIO, "/{} ends too soon", path);
+        TRY(sink.AppendFile(bytes));
+      }
+      TRY(sink.EndFile());
     } else {
       TRY(sink.AddStored(file.paths.front(), std::move(*entry)));
     }
@@ -146,6 +152,7 @@ Result<SourceDescription> ContainerSource::Read(ImportSink& sink) {
   description.os = image.os;
   description.arch = image.arch;
   description.container = image.config;
+  description.layers = LayerChains(image.layers)[layers_ - 1];
   return description;
 }
 

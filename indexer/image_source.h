@@ -97,6 +97,7 @@ struct SourceDescription {
   std::string inspection;      // canonical JSON; empty: it is made of the files that came, where they tell of a system
   std::string os, arch;        // what the source says of such a system; empty: nothing
   std::string container;       // what a container image says of how it is run: a JSON object; empty: none
+  std::string layers;          // and the chain of its layers (layer_history.h)
   double appliance_seconds = 0, inspection_seconds = 0;  // of a disk that is read through the appliance
 };
 

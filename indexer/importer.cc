@@ -20,6 +20,7 @@
 #include "indexer/guest_keys.h"
 #include "indexer/guestfs_source.h"
 #include "indexer/known_files.h"
+#include "indexer/layer_history.h"
 #include "indexer/ova.h"
 #include "indexer/progress.h"
 #include "indexer/system_files.h"
@@ -204,15 +205,18 @@ class Importer final : public ImportSink {
 
   // The inspection object of a source that looked for no system itself; empty: there is nothing to say.
   std::string DescribeSystem(const SourceDescription& source) {
-    bool found = false, packages = false;
-    SystemDescription system = system_files_.Describe(found, packages);
-    if (!found && !packages && source.os.empty() && source.container.empty()) return {};
+    SystemFiles::Described described = system_files_.Describe(interrupted_);
+    const bool known = described.found || described.packages || !described.why_not.empty();
+    if (!known && source.os.empty() && source.layers.empty()) return {};
+    SystemDescription& system = described.system;
     if (system.type == "unknown" && !source.os.empty()) system.type = source.os;
     if (system.arch == "unknown" && !source.arch.empty()) system.arch = source.arch;
     system.container = source.container;
-    if (found && !packages) {
-      Omit("the installed packages could not be listed: there is no list of dpkg's or apk's");
+    system.layers = source.layers;
+    if (!described.packages && described.why_not.empty() && described.found) {
+      described.why_not = "there is no list of dpkg's, rpm's or apk's";
     }
+    if (!described.why_not.empty()) Omit("the installed packages could not be listed: " + described.why_not);
     return EncodeSystem(std::move(system));
   }
 
@@ -404,8 +408,9 @@ Result<std::unique_ptr<ImageSource>> OpenDisks(const ImportOptions& options, con
 // What the imports of an image's layers share.
 struct LayerRun {
   std::shared_ptr<ContainerState> state;
-  size_t layers = 0;              // of the version to be made
+  size_t layers = 0;              // of the version to be made; 0: how many the branch has is to be found out
   std::optional<ObjectId> lower;  // the version of one layer less
+  bool again = false;             // all of the layers are there, but not as the head
 };
 
 // Null: it is no container image.
@@ -489,6 +494,36 @@ Result<std::unique_ptr<ImageSource>> OpenSource(Library& library, const ImportOp
   return OpenDisks(options, {options.source}, exclusion, scratch, say);
 }
 
+// Of an import that has nothing to read.
+Result<ImportReport> ReportOfHead(const Snapshot& snapshot, const std::string& branch, const ObjectId& head) {
+  ImportReport report;
+  ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(snapshot, head));
+  report.version.manifest = head;
+  report.version.branch = branch;
+  ASSIGN_OR_RETURN(report.version.tag, snapshot.LatestTag(branch));
+  report.tree = manifest.root.id;
+  report.files = manifest.file_count;
+  report.bytes = manifest.total_bytes;
+  report.omissions = manifest.omissions;
+  return report;
+}
+
+// With which layer to begin. True: the head is the whole image, and there is nothing to do.
+Result<bool> BeginLayers(const Snapshot& snapshot, const ImportOptions& options, const Place& place,
+                         const Exclusion& exclusion, const std::string& scratch, LayerRun& run) {
+  ASSIGN_OR_RETURN(run.state, OpenContainer(options, scratch));
+  if (!run.state) return Fail(EINVAL, "it is no container image, which --layers, --image and --platform are for");
+  run.layers = 1;
+  if (place.parents.empty()) return false;
+  const std::vector<std::string> chains = LayerChains(run.state->image.layers);
+  const LayersThere there = FindLayers(snapshot, place.parents.front(), chains, exclusion.patterns());
+  run.again = there.count == chains.size();
+  run.layers = run.again ? there.count : there.count + 1;
+  if (run.again && there.version == place.head && !options.allow_empty) return true;
+  run.lower = run.again ? there.below : there.version;
+  return false;
+}
+
 Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRun& run) {
   const auto start = std::chrono::steady_clock::now();
   std::vector<std::string> patterns = library.policy().exclude;
@@ -502,6 +537,12 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
   for (const ObjectId& parent : place.parents) {
     ASSIGN_OR_RETURN(leases.emplace_back(), library.Lease(parent));
   }
+  if (options.layers && run.layers == 0) {
+    ASSIGN_OR_RETURN(const bool done, BeginLayers(transaction->base(), options, place, exclusion,
+                                                  transaction->directory(), run));
+    if (done) return ReportOfHead(transaction->base(), options.branch, *place.head);
+  }
+  const bool allow_empty = options.allow_empty || (run.layers > 1 && !run.again);
   if (run.lower) {
     ASSIGN_OR_RETURN(leases.emplace_back(), library.Lease(*run.lower));
   }
@@ -531,7 +572,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
       return tl::make_unexpected(std::move(finished).error());
     }
     if (described->inspection.empty()) described->inspection = importer.DescribeSystem(*described);
-    for (const std::string& pattern : exclusion.patterns()) importer.Omit("left out on request: " + pattern);
+    for (const std::string& pattern : exclusion.patterns()) importer.Omit(std::string(kLeftOutOnRequest) + pattern);
     const Importer::Tree& tree = *finished;
     manifest.root = tree.root;
     manifest.links = tree.links;
@@ -556,7 +597,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
 
   // The branch's head says the same: no version is made.
   const auto unchanged = [&](const Snapshot& snapshot) -> Result<bool> {
-    if (!place.head || options.allow_empty) return false;
+    if (!place.head || allow_empty) return false;
     ASSIGN_OR_RETURN(const Manifest parent, ReadManifest(snapshot, *place.head));
     if (parent.root != manifest.root || parent.links != manifest.links) return false;
     report.version.manifest = *place.head;
@@ -605,26 +646,24 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
   return finish();
 }
 
-// A version for each layer, each on top of the one before; the tag and the user's message are the last one's.
+// A version for each layer that the branch has not, each on top of the one before; the tag and the user's message are the
+// last one's.
 Result<ImportReport> RunLayers(Library& library, const ImportOptions& options) {
   LayerRun run;
   ImportReport whole;
-  do {
-    ++run.layers;
-    ImportOptions step = options;
-    if (run.layers > 1) step.parent.clear();
-    step.allow_empty = options.allow_empty || run.layers > 1;
+  for (ImportOptions step = options;; step.parent.clear()) {
     ASSIGN_OR_RETURN(ImportReport report, Run(library, step, run));
     TRY(library.Refresh());
-    run.lower = report.version.manifest;
     report.layers = std::move(whole.layers);
     if (report.changed) report.layers.push_back(report.version);
     report.seconds += whole.seconds;
     report.new_bytes += whole.new_bytes;
     report.changed = report.changed || whole.changed;
     whole = std::move(report);
-  } while (run.layers < run.state->image.layers.size());
-  return whole;
+    if (run.layers == run.state->image.layers.size()) return whole;
+    run.lower = whole.version.manifest;
+    ++run.layers;
+  }
 }
 
 }  // namespace

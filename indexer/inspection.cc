@@ -11,6 +11,7 @@
 #include <optional>
 #include <set>
 
+#include "indexer/btrfs_layout.h"
 #include "indexer/guest_keys.h"
 #include "indexer/linux_system.h"
 #include "indexer/package_version.h"
@@ -51,11 +52,12 @@ std::string DirectoryName(std::string_view device) {
 }
 
 // How a filesystem is mounted, whatever the appliance's defaults are: an id must not depend on them (IMPORT.md).
-std::string MountOptions(std::string_view type) {
+std::string MountOptions(std::string_view type, std::string_view device) {
   if (type == "vfat") return "ro,utf8=1,tz=UTC,uid=0,gid=0,fmask=0022,dmask=0022,shortname=mixed";
   if (type == "ntfs") return "ro,uid=0,gid=0,fmask=0022,dmask=0022,streams_interface=xattr";
   if (type == "iso9660") return "ro,utf8,map=normal";
   if (type == "xfs") return "ro,nouuid";
+  if (type == "btrfs" && !device.starts_with("btrfsvol:")) return "ro,subvolid=5";  // not the default subvolume
   return "ro";
 }
 
@@ -65,17 +67,22 @@ Status CannotRead(const std::string& what, bool skip_unreadable, ImportSink& sin
   return {};
 }
 
-Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems, Inspection& inspection,
-                  bool skip_unreadable, ImportSink& sink) {
+Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems,
+                  const BtrfsLayout& btrfs, Inspection& inspection, bool skip_unreadable, ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
   const auto list = TakeGuestList(guestfs_inspect_get_mountpoints(g, inspection.root.c_str()));
   if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
+  std::vector<FstabLine> fstab;  // wanted for the subvolumes in it alone
+  if (!btrfs.empty()) {
+    ASSIGN_OR_RETURN(fstab, ReadGuestFstab(appliance, inspection.root));
+  }
   std::set<std::string> mounted;
   for (size_t i = 0; i + 1 < list->size(); i += 2) {
     MountPlan plan;
     plan.path = (*list)[i];
-    plan.device = (*list)[i + 1];
-    plan.filesystem = TakeString(guestfs_vfs_type(g, plan.device.c_str()));
+    plan.device = btrfs.Resolve((*list)[i + 1], FstabOptions(fstab, plan.path));
+    plan.filesystem =
+        plan.device.starts_with("btrfsvol:") ? "btrfs" : TakeString(guestfs_vfs_type(g, plan.device.c_str()));
     mounted.insert(plan.device);
     inspection.mounts.push_back(std::move(plan));
   }
@@ -84,8 +91,7 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
   });
   for (const auto& [device, type] : filesystems) {
     if (mounted.contains(device) || type == "swap" || type == "unknown" || type.empty()) continue;
-    if (device.starts_with("btrfsvol:")) continue;
-    // A btrfs whose subvolumes are mounted.
+    // A btrfs whose subvolumes are mounted, or some of them: below.
     const std::string prefix = "btrfsvol:" + device + "/";
     if (std::any_of(mounted.begin(), mounted.end(), [&](const std::string& m) { return m.starts_with(prefix); })) {
       continue;
@@ -97,6 +103,10 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
       sink.Omit(fmt::format("{} ({}) is not mounted by the system's fstab and was not read", device, type));
     }
   }
+  for (const auto& [device, names] : btrfs.NotMounted({mounted.begin(), mounted.end()})) {
+    sink.Omit(fmt::format("{} (btrfs): of its subvolumes, not mounted by the system's fstab and not read: {}", device,
+                          names));
+  }
   return {};
 }
 
@@ -105,7 +115,7 @@ Status PlanFilesystems(const std::map<std::string, std::string>& filesystems, In
   std::string encrypted;
   for (const auto& [device, type] : filesystems) {
     if (IsEncryptedType(type) && !inspection.opened.contains(device)) encrypted = type;
-    if (!HoldsFiles(type) || device.starts_with("btrfsvol:")) continue;
+    if (!HoldsFiles(type)) continue;
     inspection.mounts.push_back({device, type, "/" + DirectoryName(device)});
   }
   if (inspection.mounts.empty() && !encrypted.empty()) {
@@ -172,8 +182,10 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
     disk.size_bytes = static_cast<uint64_t>(size);
     inspection.disks.push_back(std::move(disk));
   }
-  ASSIGN_OR_RETURN(const auto filesystems, ListFilesystems(appliance));
+  ASSIGN_OR_RETURN(auto filesystems, ListFilesystems(appliance));
+  ASSIGN_OR_RETURN(const BtrfsLayout btrfs, BtrfsLayout::Read(appliance, filesystems));
   for (const auto& [device, type] : filesystems) inspection.devices.insert(device);
+  for (std::string& name : btrfs.Names()) inspection.devices.insert(std::move(name));
 
   const bool any =
       std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });
@@ -186,17 +198,24 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
       roots.emplace();
     }
     if (roots->size() > 1) {
+      ASSIGN_OR_RETURN(std::string chosen, btrfs.ChooseRoot(appliance, *roots));
+      if (!chosen.empty()) {
+        roots->clear();
+        inspection.root = std::move(chosen);
+      }
+    }
+    if (roots->size() > 1) {
       std::string names;
       for (const std::string& root : *roots) names += (names.empty() ? "" : ", ") + root;
       return Fail(EINVAL, "several operating systems are on it ({}); import each from an image of its own", names);
     }
-    if (roots->size() == 1) inspection.root = roots->front();
+    if (roots->size() == 1) inspection.root = btrfs.Root(roots->front());
   }
   if (inspection.root.empty()) {
     TRY(PlanFilesystems(filesystems, inspection, skip_unreadable, sink));
   } else {
     for (Disk& disk : inspection.disks) disk.role = "system";
-    TRY(PlanSystem(appliance, filesystems, inspection, skip_unreadable, sink));
+    TRY(PlanSystem(appliance, filesystems, btrfs, inspection, skip_unreadable, sink));
   }
   return inspection;
 }
@@ -206,7 +225,7 @@ Status MountAll(Appliance& appliance, Inspection& inspection, bool skip_unreadab
   std::vector<MountPlan> mounted;
   for (MountPlan& plan : inspection.mounts) {
     const bool made = !inspection.root.empty() || guestfs_mkmountpoint(g, plan.path.c_str()) == 0;
-    if (made && guestfs_mount_options(g, MountOptions(plan.filesystem).c_str(), plan.device.c_str(),
+    if (made && guestfs_mount_options(g, MountOptions(plan.filesystem, plan.device).c_str(), plan.device.c_str(),
                                       plan.path.c_str()) == 0) {
       if (plan.filesystem == "ntfs") {
         sink.Omit(fmt::format("{} (ntfs): DOS attributes, Windows ACLs, short names and creation times; reparse points "

@@ -94,13 +94,14 @@ std::vector<FstabLine> ParseFstab(std::string_view text) {
   ForEachLine(text, [&](std::string_view line) {
     const auto words = Words(line);
     if (words.size() < 2 || words[0].starts_with('#')) return;
-    FstabLine entry{Unescape(words[0]), Unescape(words[1]), words.size() > 2 ? std::string(words[2]) : ""};
+    FstabLine entry{Unescape(words[0]), Unescape(words[1]), words.size() > 2 ? std::string(words[2]) : "",
+                    words.size() > 3 ? Unescape(words[3]) : ""};
     const auto device = [&](std::string_view prefix) { return entry.device.starts_with(prefix); };
     const bool named =
         device("/dev/") || device("UUID=") || device("LABEL=") || device("PARTUUID=") || device("PARTLABEL=");
     const bool removable = device("/dev/fd") || device("/dev/sr") || device("/dev/cdrom") || device("/dev/floppy");
     if (!named || removable || !entry.path.starts_with('/') || entry.filesystem == "swap") return;
-    if (words.size() > 3 && words[3].find("bind") != std::string_view::npos) return;
+    if (entry.options.find("bind") != std::string::npos) return;
     while (entry.path.size() > 1 && entry.path.ends_with('/')) entry.path.pop_back();
     lines.push_back(std::move(entry));
   });

@@ -12,7 +12,7 @@
 namespace mirage {
 
 struct FstabLine {
-  std::string device, path, filesystem;
+  std::string device, path, filesystem, options;
 };
 // Lines that mount a disk's filesystem at a path: no swap, no kernel's, network's or removable ones.
 std::vector<FstabLine> ParseFstab(std::string_view text);

@@ -49,12 +49,17 @@ std::strong_ordering CompareDebianPart(std::string_view a, std::string_view b) {
 struct Parts {
   std::string_view epoch, version, release;
 };
+// Of "EPOCH:"; 0 without one.
+size_t EpochBytes(std::string_view text) {
+  const size_t colon = text.find(':');
+  return colon == std::string_view::npos ? 0 : colon + 1;
+}
 Parts Split(std::string_view text) {
   Parts parts;
-  if (const size_t colon = text.find(':'); colon != std::string_view::npos) {
+  if (const size_t bytes = EpochBytes(text); bytes > 0) {
     size_t at = 0;
     parts.epoch = TakeDigits(text, at);
-    text.remove_prefix(colon + 1);
+    text.remove_prefix(bytes);
   }
   if (const size_t dash = text.rfind('-'); dash != std::string_view::npos) {
     parts.release = text.substr(dash + 1);
@@ -143,6 +148,7 @@ PackageFamily FamilyOf(const SystemDescription& system) {
 
 bool PackageQuery::Matches(std::string_view package_version, PackageFamily family) const {
   if (operation == kAny) return true;
+  if (EpochBytes(version) == 0) package_version.remove_prefix(EpochBytes(package_version));
   const auto order = family == PackageFamily::kRpm ? CompareRpmVersions(package_version, version)
                                                    : CompareDebianVersions(package_version, version);
   switch (operation) {

@@ -22,7 +22,9 @@ PackageFamily FamilyOf(std::string_view distro);
 // Of an unknown distribution by its packages' words for machines.
 PackageFamily FamilyOf(const SystemDescription& system);
 
-// "openssl<3.0.11": a name and, perhaps, which versions of it. Operators: < <= = == >= >, and dpkg's << and >>.
+// "openssl<3.0.11": a name and, perhaps, which versions of it. Operators: < <= = == >= >, and dpkg's << and >>. A version
+// written without an epoch is compared without epochs: who asks for what is older than 3.0.11 means 1:3.0.9 too, as Fedora and
+// RHEL number it. "1:3.0.11" is compared with them, and so is "0:3.0.11".
 struct PackageQuery {
   std::string name, version;
   enum Operator { kAny, kLess, kLessEqual, kEqual, kGreaterEqual, kGreater } operation = kAny;

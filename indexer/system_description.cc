@@ -30,6 +30,7 @@ std::string EncodeSystem(SystemDescription system) {
   if (Json container = Json::parse(system.container, nullptr, false); container.is_object()) {
     whole["container"] = std::move(container);
   }
+  if (!system.layers.empty()) whole["layers"] = system.layers;
   return whole.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -53,6 +54,7 @@ Result<SystemDescription> DecodeSystem(std::string_view json) {
     }
     for (const auto& [path, device] : whole.at("mountpoints").items()) system.mountpoints[path] = device;
     if (const auto container = whole.find("container"); container != whole.end()) system.container = container->dump();
+    if (const auto layers = whole.find("layers"); layers != whole.end()) system.layers = *layers;
   } catch (const Json::exception&) {
     return Fail(EIO, "an inspection object is damaged");
   }

@@ -27,6 +27,7 @@ struct SystemDescription {
   std::vector<Package> packages;
   std::map<std::string, std::string> mountpoints;  // path -> device
   std::string container;                           // JSON; empty: none
+  std::string layers;  // of a container image: the chain of its layers (layer_history.h); empty: none
 };
 
 std::string EncodeSystem(SystemDescription system);

@@ -7,16 +7,17 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tier=(-LE '^full$')
+packages=()
 arguments=()
 for argument in "$@"; do
   case $argument in
-    --full) tier=() ;;
+    --full) tier=() packages=(full) ;;
     -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 0 ;;
     *) arguments+=("$argument") ;;
   esac
 done
 
-tests/setup.sh
+tests/setup.sh "${packages[@]}"
 jobs=$(nproc)
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi

@@ -2,7 +2,7 @@
 # Installs, with apt, whatever of Mirage's needs this Debian 12 lacks: to build it, to run it and to test it. Asks
 # nothing, with a terminal or without; does nothing, quickly, when all is there. Only then may it run without root.
 # `setup.sh bench` also installs the programs that the benchmarks compare with, `setup.sh fuzz` what
-# tests/fuzz/run.sh needs.
+# tests/fuzz/run.sh needs, `setup.sh full` what the full tier of the tests does.
 set -eu
 
 architecture=$(dpkg --print-architecture)
@@ -22,8 +22,9 @@ more=""
 case ${1:-} in
   "") ;;
   bench) more="restic borgbackup casync bup squashfs-tools guestfish" ;;
+  full) more="buildah" ;;
   fuzz) more="clang libclang-rt-dev" ;;
-  *) echo "usage: setup.sh [bench | fuzz]" >&2; exit 2 ;;
+  *) echo "usage: setup.sh [bench | full | fuzz]" >&2; exit 2 ;;
 esac
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.
 kernel=$(for image in /boot/vmlinuz-*; do

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <set>
 
+#include "indexer/acceleration.h"
 #include "indexer/appliance.h"
 #include "indexer/reader_process.h"
 #include "mirfs/overlay.h"
@@ -216,7 +217,7 @@ class Doctor {
     Space("appliance space", cache != nullptr ? cache : temporary != nullptr ? temporary : "/var/tmp", kApplianceBytes);
     const std::string why = ProbeHardwareAcceleration();
     Say(why.empty() ? kOk : kNote, "acceleration",
-        why.empty() ? "a processor of /dev/kvm runs"
+        why.empty() ? "a guest of /dev/kvm runs at the processor's speed"
                     : fmt::format("none ({}): the appliance is emulated, some ten times slower", why));
     if (!launch) return;
     const std::string image = fs::temp_directory_path(ignored) / fmt::format("mirage-doctor-{}.raw", getpid());

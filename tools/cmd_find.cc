@@ -104,7 +104,8 @@ Action DeclareFind(Options& options) {
   auto wanted = std::make_shared<Wanted>();
   options.Value(
       "--package", wanted->package,
-      "a package, perhaps with a version and one of < <= = >= >: 'openssl<3.0.11', in the order of dpkg or rpm");
+      "a package, perhaps with a version and one of < <= = >= >: 'openssl<3.0.11', in the order of dpkg or rpm; "
+      "epochs count if the version has one");
   options.Flag("--heads", wanted->heads, "only the branches' heads: what is there now");
   options.Positionals("BRANCH", wanted->branches, "of these branches alone; else of all", 0, 0);
   return [wanted](Session& session) -> Result<int> {

@@ -15,6 +15,9 @@ Status ShowVersion(Session& session, const ObjectReader& reader, const ObjectId&
     Json json = VersionJson(id, manifest, names);
     if (system.known) {
       AddText(json, "system", system.product);
+      if (!system.distribution.empty()) AddText(json, "distribution", system.distribution);
+      if (!system.hostname.empty()) AddText(json, "hostname", system.hostname);
+      if (!system.arch.empty()) AddText(json, "arch", system.arch);
       json["packages"] = system.package_count;
     }
     json["disks"] = Json::array();
@@ -65,6 +68,9 @@ Status ShowVersion(Session& session, const ObjectReader& reader, const ObjectId&
   if (!manifest.source.empty()) line("source", manifest.source);
   if (system.known) {
     if (!system.product.empty()) line("system", system.product);
+    if (!system.distribution.empty()) line("distribution", system.distribution);
+    if (!system.hostname.empty()) line("hostname", system.hostname);
+    if (!system.arch.empty()) line("arch", system.arch);
     line("packages", fmt::format("{}", system.package_count));
   }
   for (const Disk& disk : manifest.disks) {

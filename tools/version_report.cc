@@ -18,6 +18,21 @@ Result<SystemFacts> ReadSystemFacts(const ObjectReader& reader, const Manifest& 
       facts.product = value->get<std::string>();
       if (!facts.product.empty() && facts.product != "unknown") break;
     }
+    const auto text_of = [&](const char* key) {
+      const auto value = os->find(key);
+      const std::string found = value != os->end() && value->is_string() ? value->get<std::string>() : "";
+      return found == "unknown" ? "" : found;
+    };
+    const auto number_of = [&](const char* key) {
+      const auto value = os->find(key);
+      return value != os->end() && value->is_number_integer() ? value->get<int>() : 0;
+    };
+    facts.distribution = text_of("distro");
+    if (const int major = number_of("major"), minor = number_of("minor"); major > 0 && !facts.distribution.empty()) {
+      facts.distribution += minor > 0 ? fmt::format(" {}.{}", major, minor) : fmt::format(" {}", major);
+    }
+    facts.hostname = text_of("hostname");
+    facts.arch = text_of("arch");
   }
   return facts;
 }

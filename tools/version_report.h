@@ -13,6 +13,8 @@ namespace mirage {
 struct SystemFacts {
   bool known = false;
   std::string product;        // "Debian GNU/Linux 12 (bookworm)"
+  std::string distribution;   // "debian 12.4"; empty, as the next two: not known
+  std::string hostname, arch;
   uint64_t package_count = 0;
 };
 Result<SystemFacts> ReadSystemFacts(const ObjectReader& reader, const Manifest& manifest);

@@ -67,6 +67,7 @@ if command -v mkfs.ext4 >/dev/null; then
   expect 0 "$mirage" import "$work/disk" system
   expect 0 "$mirage" show system
   out_has '^system: Debian 12$'
+  out_has '^distribution: debian 12$'
   expect 0 "$mirage" packages system
   out_is $'adduser 3.134 all\nopenssl 3.0.9-1 all\nzlib 1:1.2 all'
   status adduser 3.134 openssl 3.0.11-1 sudo 1.9 >"$work/system/var/lib/dpkg/status"

@@ -227,6 +227,74 @@ TEST_F(ContainerImportTest, LinksAcrossLayers) {
   EXPECT_NE(ErrorOf(Options(layout_)).find("not there"), std::string::npos);
 }
 
+TEST_F(ContainerImportTest, LayersThatAreThereAreNotMadeAgain) {
+  const std::string a = File("a", "1"), b = File("b", "2"), c = File("c", "3") + File("a", "4"), d = File("d", "5");
+  ImportOptions options = Options(layout_, "layers");
+  options.layers = true;
+  const auto import = [&](const std::vector<std::string>& layers) {
+    WriteLayout(layers);
+    auto report = Must(Import(*library_, options));
+    EXPECT_EQ(Listing(options.branch), ListingOf(layers));
+    return report;
+  };
+  const auto first = import({a, b, c});
+  ASSERT_EQ(first.layers.size(), 3u);
+  const auto again = import({a, b, c});
+  EXPECT_FALSE(again.changed);
+  EXPECT_TRUE(again.layers.empty());
+  EXPECT_EQ(again.version.manifest, first.version.manifest);
+  EXPECT_EQ(again.version.tag, "v3");
+  EXPECT_EQ(again.tree, first.tree);
+
+  // One layer more, and then another in its place: each is made of what is there, on top of the head.
+  const auto more = import({a, b, c, d});
+  ASSERT_EQ(more.layers.size(), 1u);
+  EXPECT_EQ(Read("layers").parents, std::vector<ObjectId>{first.version.manifest});
+  const auto other = import({a, b, d, c});
+  ASSERT_EQ(other.layers.size(), 2u);
+  EXPECT_EQ(Read("layers").parents, std::vector<ObjectId>{other.layers[0].manifest});
+  // An image that was there, but is no longer the head, is made again: its last layer alone.
+  const auto back = import({a, b, c});
+  ASSERT_EQ(back.layers.size(), 1u);
+  EXPECT_EQ(back.tree, first.tree);
+  EXPECT_EQ(Read("layers").message, "step 3");
+
+  // The versions of another branch count for one that begins there; what was left out does not.
+  options = Options(layout_, "next");
+  options.layers = true;
+  options.parent = "layers";
+  EXPECT_EQ(import({a, b, c, d}).layers.size(), 1u);
+  options.parent.clear();
+  options.allow_empty = true;
+  EXPECT_EQ(import({a, b, c, d}).layers.size(), 1u);
+  options.allow_empty = false;
+  options.exclude = {"/b"};
+  WriteLayout({a, b, c});
+  EXPECT_EQ(Must(Import(*library_, options)).layers.size(), 3u);
+  EXPECT_FALSE(Must(Import(*library_, options)).changed);
+  EXPECT_FALSE(Listing("next").contains("b"));
+  options.exclude.clear();
+  // Without the lowest, or in another order, none is there.
+  EXPECT_EQ(import({b, a}).layers.size(), 2u);
+}
+
+TEST_F(ContainerImportTest, AnInterruptedImportByLayersGoesOn) {
+  const std::string a = File("a", "1"), b = File("b", "2"), c = File("c", "3");
+  ImportOptions options = Options(layout_);
+  options.layers = true;
+  WriteLayout({a, b, c});
+  const std::string third = layout_ + "/blobs/sha256/" + HashBytes(c).Hex();
+  fs::rename(third, third + ".away");
+  Write(third, File("c", "4"));
+  EXPECT_NE(ErrorOf(options).find("is damaged"), std::string::npos);
+  EXPECT_EQ(Listing("image"), (Tree{{"a", "1"}, {"b", "2"}}));
+  fs::rename(third + ".away", third);
+  const auto rest = Must(Import(*library_, options));
+  ASSERT_EQ(rest.layers.size(), 1u);
+  EXPECT_EQ(rest.version.tag, "v3");
+  EXPECT_EQ(Listing("image"), (Tree{{"a", "1"}, {"b", "2"}, {"c", "3"}}));
+}
+
 TEST_F(ContainerImportTest, PlatformsAndNames) {
   const auto of = [&](const std::string& arch, const std::string& variant) {
     Json manifest = ImageManifest({File("arch", arch + variant) + kEnd}, arch);

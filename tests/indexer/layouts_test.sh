@@ -9,6 +9,13 @@ for program in supermin qemu-img sfdisk mkfs.vfat mcopy mkfs.xfs mkfs.btrfs mknt
 done
 guestfs=(import --reader guestfs)
 expect 0 "$mirage" init
+# The appliance starts, told to emulate or left to find out, and that takes no more than the emulation does.
+for settings in "" force_tcg; do
+  LIBGUESTFS_BACKEND_SETTINGS=$settings expect 0 "$mirage" doctor --launch
+  out_has '^ok +launch: the appliance is up after [0-9]{1,2}\.[0-9] s$'
+done
+out_lacks '^note +launch:'
+emulate_if_needed
 
 # A tree that every filesystem can hold, and its files' digests by name.
 tree=$work/tree

@@ -14,7 +14,9 @@ TEST(LinuxSystemTest, FstabKeepsWhatMountsADisk) {
       "/dev/sda5 /b none bind\n/dev/sda6");
   ASSERT_EQ(lines.size(), 2u);
   EXPECT_EQ(lines[0].device, "UUID=ab");
+  EXPECT_EQ(lines[0].options, "errors=remount-ro");
   EXPECT_EQ(lines[1].path, "/with space");
+  EXPECT_EQ(lines[1].options, "");
 }
 
 TEST(LinuxSystemTest, ReleasesAreNamedAsLibguestfsNamesThem) {

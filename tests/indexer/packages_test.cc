@@ -108,7 +108,11 @@ TEST(PackageVersionTest, QueriesAreTakenApart) {
   EXPECT_EQ(query.name, "openssl");
   EXPECT_TRUE(query.Matches("3.0.9-1", PackageFamily::kDebian));
   EXPECT_FALSE(query.Matches("3.0.11-1", PackageFamily::kDebian));
-  EXPECT_FALSE(query.Matches("1:1.0", PackageFamily::kRpm));
+  // Without an epoch in the question, upstream's version counts; with one, epochs do.
+  EXPECT_TRUE(query.Matches("1:3.0.9-2.fc39", PackageFamily::kRpm));
+  EXPECT_FALSE(query.Matches("1:3.0.11-1", PackageFamily::kDebian));
+  EXPECT_FALSE(Must(ParsePackageQuery("a<0:3.0.11")).Matches("1:1.0", PackageFamily::kRpm));
+  EXPECT_TRUE(Must(ParsePackageQuery("a<1:3.0.11")).Matches("9.9", PackageFamily::kRpm));
   EXPECT_TRUE(Must(ParsePackageQuery("a")).Matches("0", PackageFamily::kRpm));
   EXPECT_TRUE(Must(ParsePackageQuery("a=1.0")).Matches("1.0-7.el9", PackageFamily::kRpm));
   EXPECT_FALSE(Must(ParsePackageQuery("a==1.0")).Matches("1.0-7", PackageFamily::kDebian));
