@@ -17,13 +17,13 @@ build="build-essential cmake ninja-build pkg-config libssl-dev libzstd-dev libxx
   libext2fs-dev libblkid-dev libseccomp-dev libsqlite3-dev"
 run="fuse3 qemu-utils $qemu libguestfs-xfs ntfs-3g"
 tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-bin zstd git sqlite3 rsync rpm
-  umoci dosfstools mtools xfsprogs btrfs-progs squashfs-tools xorriso mdadm lvm2 guestfish systemd-container"
+  umoci dosfstools mtools xfsprogs btrfs-progs squashfs-tools xorriso mdadm lvm2 guestfish"
 more=""
 case ${1:-} in
   "") ;;
   bench) more="restic borgbackup casync bup squashfs-tools guestfish" ;;
-  full) more="buildah" ;;
-  fuzz) more="clang libclang-rt-dev" ;;
+  full) more="buildah systemd-container" ;;
+  fuzz) more="clang-16 libclang-rt-16-dev" ;;
   *) echo "usage: setup.sh [bench | full | fuzz]" >&2; exit 2 ;;
 esac
 # libguestfs boots its appliance with the host's kernel, whose modules it needs too. A container has none.

@@ -10,7 +10,7 @@ tests/setup.sh fuzz
 build=${MIRAGE_BUILD_DIR:-build-fuzz}
 launcher=()
 if command -v ccache >/dev/null; then launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache); fi
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="${CXX:-clang++}" -DMIRAGE_FUZZ=ON \
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="${CXX:-clang++-16}" -DMIRAGE_FUZZ=ON \
   "${launcher[@]}" >/dev/null
 targets=("$@")
 [ $# -gt 0 ] || mapfile -t targets < <(cd tests/fuzz/corpus && ls)
