@@ -9,12 +9,14 @@
 #include <optional>
 
 #include "indexer/byte_stream.h"
+#include "indexer/scratch_file.h"
 #include "indexer/tar_stream.h"
 
 namespace mirage {
 namespace {
 
 constexpr size_t kMaxMembers = 1 << 20;
+constexpr size_t kMemberBytes = 192;  // in memory, beside its names
 constexpr int kMaxLinks = 10;  // of an archive's member to another
 constexpr size_t kReadBytes = 256 << 10;
 constexpr size_t kDigestDigits = 64;
@@ -88,7 +90,7 @@ class Spooling {
         return {};
       }
     }
-    ASSIGN_OR_RETURN(stream_, ByteStream::Open(options_.path));
+    ASSIGN_OR_RETURN(stream_, ByteStream::Open(options_.path, options_.interrupted));
     int fd = open(options_.scratch.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0) {  // not every filesystem has nameless files
       std::string name = options_.scratch + "/archive.XXXXXX";
@@ -97,6 +99,7 @@ class Spooling {
     }
     if (fd < 0) return FailErrno(errno, "cannot make a scratch file in " + options_.scratch);
     fd_ = Own(fd);
+    scratch_.emplace(fd);
     return {};
   }
 
@@ -111,11 +114,7 @@ class Spooling {
       return static_cast<size_t>(n);
     }
     ASSIGN_OR_RETURN(const size_t n, stream_->Read(out, size));
-    for (size_t done = 0; done < n;) {
-      const ssize_t written = pwrite(*fd_, out + done, n - done, static_cast<off_t>(at_ + done));
-      if (written < 0) return FailErrno(errno, "cannot write the uncompressed archive to " + options_.scratch);
-      done += static_cast<size_t>(written);
-    }
+    TRY(scratch_->Append({out, n}, stream_->taken()));
     at_ += n;
     return n;
   }
@@ -140,8 +139,9 @@ class Spooling {
     buffer_.resize(kReadBytes);
     for (;;) {
       ASSIGN_OR_RETURN(const size_t n, stream_->Read(buffer_.data(), buffer_.size()));
-      if (n == 0) return {};
+      if (n == 0) break;
     }
+    return scratch_->Finish();
   }
   uint64_t at() const { return at_; }
   const std::shared_ptr<const int>& fd() const { return fd_; }
@@ -150,6 +150,7 @@ class Spooling {
   const ContainerFiles::ArchiveOptions& options_;
   std::shared_ptr<const int> fd_;
   std::unique_ptr<ByteStream> stream_;
+  std::optional<ScratchFile> scratch_;
   bool plain_ = false;
   uint64_t at_ = 0, size_ = 0;
   std::string buffer_;
@@ -182,6 +183,7 @@ Result<std::unique_ptr<ContainerFiles>> ContainerFiles::OpenDirectory(const std:
 Result<std::unique_ptr<ContainerFiles>> ContainerFiles::OpenArchive(const ArchiveOptions& options) {
   std::unique_ptr<ContainerFiles> files(new ContainerFiles);
   Spooling spool(options);
+  NameMemory memory(options.name_bytes);
   TRY(spool.Open());
   TarStream stream([&](char* out, size_t size) { return spool.Read(out, size); },
                    [&](uint64_t size) { return spool.Skip(size); });
@@ -193,6 +195,7 @@ Result<std::unique_ptr<ContainerFiles>> ContainerFiles::OpenArchive(const Archiv
     if (!*next) break;
     const TarMember& member = **next;
     if (!options.asked && !options.any && !IsImageMember(member.path)) return nullptr;
+    TRY(memory.Spend(2 * member.path.size() + member.target.size() + kMemberBytes));
     if (files->members_.size() >= kMaxMembers) return Fail(E2BIG, "more than {} members", kMaxMembers);
     Member place{spool.at(), member.size, {}};
     if (member.hard_link) {

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "indexer/name_memory.h"
 #include "store/result.h"
 
 namespace mirage {
@@ -22,6 +23,7 @@ class FilePart {
   FilePart(std::shared_ptr<const int> fd, uint64_t offset, uint64_t size)
       : fd_(std::move(fd)), offset_(offset), size_(size) {}
   uint64_t size() const { return size_; }
+  uint64_t offset() const { return offset_; }
   // Short at the part's end. EIO: the file ends before it.
   Result<size_t> ReadAt(uint64_t at, char* out, size_t length) const;
 
@@ -40,10 +42,11 @@ class ContainerFiles {
     std::string scratch;  // a directory
     bool asked = false;   // the user says that it is a container image
     bool any = false;     // any archive will do
+    uint64_t name_bytes = kNameMemoryBytes;
     const std::atomic<bool>* interrupted = nullptr;
   };
   // Null: a tar archive of something else, which its first member tells, most often. EIO: damaged. E2BIG: it grows too
-  // much, or has more than 2^20 members. EINVAL: `asked`, and it is none.
+  // much (byte_stream.h, scratch_file.h), or has more than 2^20 members. EINVAL: `asked`, and it is none.
   static Result<std::unique_ptr<ContainerFiles>> OpenArchive(const ArchiveOptions& options);
 
   // ENOENT; EINVAL: a name that leads out of the image, or is no regular file.

@@ -18,6 +18,8 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr size_t kMaxDocumentBytes = 4 << 20;  // what registries take for a manifest
+constexpr uint64_t kMaxDocumentsBytes = 64 << 20;  // all that are looked at
+constexpr size_t kMaxNameLength = 1024;        // of an image, with its registry
 constexpr size_t kMaxConfigBytes = 64 << 10;   // of what to run
 constexpr int kMaxNesting = 64;
 constexpr int kMaxIndexDepth = 8;
@@ -119,7 +121,7 @@ std::string List(const std::set<std::string>& words) {
   size_t count = 0;
   for (const std::string& word : words) {
     if (++count > kMaxListed) return out + fmt::format(" and {} more", words.size() - kMaxListed);
-    out += (out.empty() ? "" : ", ") + word;
+    out += (out.empty() ? "" : ", ") + word.substr(0, 200);
   }
   return out;
 }
@@ -155,9 +157,13 @@ class Choosing {
     bool platform_known = false;
   };
 
-  Result<Json> ReadBlob(const std::string& digest) const {
+  Result<Json> ReadBlob(const std::string& digest) {
     ASSIGN_OR_RETURN(const std::string hex, Digest(digest));
     ASSIGN_OR_RETURN(const std::string text, files_.ReadWhole("blobs/sha256/" + hex, kMaxDocumentBytes));
+    document_bytes_ += text.size();
+    if (document_bytes_ > kMaxDocumentsBytes) {
+      return Fail(E2BIG, "its documents have more than {} bytes", kMaxDocumentsBytes);
+    }
     if (HashBytes(text).Hex() != hex) return Fail(EIO, "blob {} is damaged: its bytes have another digest", digest);
     return Parse(text, digest);
   }
@@ -173,11 +179,12 @@ class Choosing {
       candidate.platform_known = Member(descriptor, "platform").is_object();
       std::string own = Text(annotations, "io.containerd.image.name");
       if (own.empty()) own = Text(annotations, "org.opencontainers.image.ref.name");
+      if (own.size() > kMaxNameLength) return Fail(EINVAL, "an image with a name of {} bytes", own.size());
       if (!own.empty()) candidate.name = own;
       ASSIGN_OR_RETURN(const std::string hex, Digest(candidate.digest));
       const bool there = files_.Has("blobs/sha256/" + hex);
       if (!there) {
-        missing_.insert(candidate.digest);
+        if (missing_.empty()) missing_ = candidate.digest;
         continue;  // `docker save` keeps the index of all platforms, and the blobs of one
       }
       ASSIGN_OR_RETURN(const Json document, ReadBlob(candidate.digest));
@@ -198,7 +205,7 @@ class Choosing {
     ASSIGN_OR_RETURN(const Json index, Parse(text, "index.json"));
     TRY(Collect(index, "", 0));
     if (candidates_.empty() && !missing_.empty()) {
-      return Fail(ENOENT, "the image has no blob {}, which its index names", *missing_.begin());
+      return Fail(ENOENT, "the image has no blob {}, which its index names", missing_);
     }
     if (candidates_.empty()) return Fail(EINVAL, "no image is in it");
     std::set<std::string> names;
@@ -268,7 +275,7 @@ class Choosing {
     }
     ASSIGN_OR_RETURN(const Json config, ReadBlob(Text(Member(manifest, "config"), "digest")));
     ContainerImage image;
-    image.name = chosen.name;
+    image.name = OneLine(chosen.name);
     for (const Json& descriptor : layers) {
       ContainerLayer layer;
       layer.name = Text(descriptor, "digest");
@@ -304,6 +311,9 @@ class Choosing {
       if (wanted) found.push_back(&image);
       if (wanted) chosen = own.empty() ? config : *own.begin();
       if (own.empty()) own.insert(config);
+      for (const std::string& name : own) {
+        if (name.size() > kMaxNameLength) return Fail(EINVAL, "an image with a name of {} bytes", name.size());
+      }
       names.insert(own.begin(), own.end());
     }
     if (found.empty() && choice_.image.empty()) return Fail(EINVAL, "no image is in it");
@@ -333,13 +343,14 @@ class Choosing {
       return Fail(EINVAL, "the image is for {}, not {}", own.ToString(), platform_->ToString());
     }
     ContainerImage image;
-    image.name = name;
+    image.name = OneLine(name);
     const Json& layers = Member(entry, "Layers");
     if (!layers.is_array()) return Fail(EINVAL, "manifest.json names no layers");
     for (const Json& item : layers) {
       ContainerLayer layer;
       if (!item.is_string()) return Fail(EINVAL, "manifest.json names no layers");
       layer.name = item.get<std::string>();
+      if (layer.name.size() > kMaxNameLength) return Fail(EINVAL, "a layer with a name of {} bytes", layer.name.size());
       layer.digest = DigestInName(layer.name);
       ASSIGN_OR_RETURN(layer.bytes, files_.Find(layer.name));
       image.layers.push_back(std::move(layer));
@@ -387,8 +398,9 @@ class Choosing {
   const ContainerChoice& choice_;
   std::optional<Platform> platform_;
   std::vector<Candidate> candidates_;
-  std::set<std::string> missing_;
+  std::string missing_;
   size_t documents_ = 0;
+  uint64_t document_bytes_ = 0;
 };
 
 }  // namespace

@@ -33,8 +33,9 @@ Status ContainerSource::ReadLayer(const ContainerLayer& layer,
   };
   std::string rest(kReadBytes, '\0');
   const auto run = [&]() -> Status {
-    ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(read_packed));
+    ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(read_packed, interrupted_));
     const auto read_unpacked = [&](char* out, size_t size) -> Result<size_t> {
+      if (interrupted_ != nullptr && interrupted_->load()) return Fail(EINTR, "interrupted; the library is as it was");
       ASSIGN_OR_RETURN(const size_t n, bytes->Read(out, size));
       unpacked.Update({out, n});
       return n;

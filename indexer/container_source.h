@@ -18,6 +18,7 @@ namespace mirage {
 
 // An image and what is known so far of its layers; shared by the sources of one import, a layer more each.
 struct ContainerState {
+  explicit ContainerState(uint64_t name_bytes) : tree(name_bytes) {}
   std::unique_ptr<ContainerFiles> files;
   ContainerImage image;
   LayerTree tree;

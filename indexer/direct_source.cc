@@ -16,7 +16,6 @@ namespace {
 
 constexpr uint64_t kSectorBytes = 512;
 constexpr size_t kPieceBytes = 1 << 20;
-constexpr uint64_t kHolePieceBytes = 64 << 20;  // between two looks at Ctrl-C
 constexpr uint64_t kLeastEntryBytes = 8;        // of a directory's block, for each name in it
 
 tl::unexpected<Error> Impossible(std::string_view what) {
@@ -33,6 +32,7 @@ class DirectSource::MountReading {
       : source_(source),
         mount_(mount),
         window_(source.image_, mount.partition.offset, mount.partition.size),
+        written_(window_.WrittenBytes()),
         prefix_(mount.path == "/" ? "" : mount.path.substr(1)),
         sink_(sink) {
     // Not to be known again; or without inode numbers and a clock that stamps every change, as FAT is.
@@ -55,7 +55,7 @@ class DirectSource::MountReading {
     for (;;) {
       ASSIGN_OR_RETURN(const ReaderRecord record, reader_->Next());
       if (record.kind == RecordKind::kDone) break;
-      if (++entries_ > window_.size() / kLeastEntryBytes)
+      if (++entries_ > written_ / kLeastEntryBytes)
         return Impossible("more names than the filesystem has room for");
       switch (record.kind) {
         case RecordKind::kEntry: {
@@ -107,16 +107,17 @@ class DirectSource::MountReading {
     std::string bytes;
     if (whole && wanted) bytes.resize(static_cast<size_t>(size));
     if (wanted && !whole) TRY(sink_.BeginFile(path, file.entry, file.xattrs));
-    uint64_t at = 0;
+    uint64_t at = 0, got = 0;
     for (;;) {
       ASSIGN_OR_RETURN(const ReaderRecord record, reader_->Next());
       if (record.kind == RecordKind::kEndFile) break;
       if (record.kind == RecordKind::kBytes) {
         if (record.payload.size() > size - at) return Impossible("more bytes than a file has");
-        TRY(Spend(record.payload.size()));
+        TRY(Spend(record.payload.size(), wanted));
         if (whole && wanted) bytes.replace(static_cast<size_t>(at), record.payload.size(), record.payload);
         if (wanted && !whole) TRY(sink_.AppendFile(record.payload));
         at += record.payload.size();
+        got += record.payload.size();
         continue;
       }
       if (record.kind != RecordKind::kExtents) return Impossible("an impossible record");
@@ -124,32 +125,27 @@ class DirectSource::MountReading {
       for (const Extent& extent : extents) {
         if (extent.length == 0 || extent.logical < at || extent.logical >= size)
           return Impossible("impossible extents");
-        TRY(Spend(extent.length));
+        TRY(Spend(extent.length, wanted));
         const uint64_t length = std::min(extent.length, size - extent.logical);
         if (wanted && whole) {
           TRY(window_.ReadAt(extent.physical, bytes.data() + extent.logical, static_cast<size_t>(length)));
         } else if (wanted) {
-          TRY(AppendHole(extent.logical - at));
+          TRY(sink_.AppendHole(extent.logical - at));
           TRY(AppendBytes(extent.physical, length));
         }
         at = extent.logical + length;
+        got += length;
       }
     }
     if (unchanged) return sink_.AddUnchanged(path, &file.xattrs);
     if (excluded) return {};
+    // A file of this size costs an inode alone.
+    if (whole && got < size) TRY(sink_.CountHole(size - got));
     if (whole) return sink_.AddFile(path, std::move(file.entry), file.xattrs, std::move(bytes));
-    TRY(AppendHole(size - at));
+    TRY(sink_.AppendHole(size - at));
     return sink_.EndFile();
   }
 
-  Status AppendHole(uint64_t length) {
-    while (length > 0) {
-      const uint64_t piece = std::min(length, kHolePieceBytes);
-      TRY(sink_.AppendHole(piece));
-      length -= piece;
-    }
-    return {};
-  }
   Status AppendBytes(uint64_t physical, uint64_t length) {
     while (length > 0) {
       buffer_.resize(static_cast<size_t>(std::min<uint64_t>(length, kPieceBytes)));
@@ -161,16 +157,19 @@ class DirectSource::MountReading {
     return {};
   }
 
-  // Blocks that several files hold would make a small image a large tree.
-  Status Spend(uint64_t bytes) {
+  // Blocks that several files hold would make a small image a large tree, and so would those that are holes of a sparse
+  // image.
+  Status Spend(uint64_t bytes, bool wanted) {
     if (bytes > window_.size() - spent_) return Impossible("more bytes than the filesystem has");
+    const uint64_t free = written_ - std::min(spent_, written_);
     spent_ += bytes;
-    return {};
+    return wanted && bytes > free ? sink_.CountHole(bytes - free) : Status{};
   }
 
   const DirectSource& source_;
   const DirectMount& mount_;
   const DiskWindow window_;
+  const uint64_t written_;
   const std::string prefix_;
   ImportSink& sink_;
   std::unique_ptr<ReaderProcess> reader_;

@@ -1,15 +1,11 @@
 #include "indexer/disk_format.h"
 
-#include <endian.h>
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstring>
-#include <memory>
 #include <optional>
 #include <string_view>
+
+#include "indexer/image_file.h"
+#include "indexer/image_tables.h"
 
 namespace mirage {
 namespace {
@@ -17,51 +13,6 @@ namespace {
 constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kMaxBackingName = 1023;  // QEMU's limit
 constexpr int kMaxBackingDepth = 100;
-constexpr uint64_t kMaxL1Entries = 1 << 22;  // 2 PiB at the usual cluster size
-
-class ImageFile {
- public:
-  static Result<ImageFile> Open(const std::string& path) {
-    ImageFile file;
-    file.fd_ = std::shared_ptr<int>(new int(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)), [](int* fd) {
-      if (*fd >= 0) close(*fd);
-      delete fd;
-    });
-    if (*file.fd_ < 0) return FailErrno(errno, path);
-    struct stat st;
-    if (fstat(*file.fd_, &st) != 0) return FailErrno(errno, path);
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
-      return Fail(EINVAL, "it is neither a directory nor a disk image");
-    }
-    const off_t end = lseek(*file.fd_, 0, SEEK_END);
-    if (end < 0) return FailErrno(errno, path);
-    file.size_ = static_cast<uint64_t>(end);
-    return file;
-  }
-  uint64_t size() const { return size_; }
-  // Short at the end of the file.
-  std::string Read(uint64_t offset, size_t length) const {
-    std::string bytes(length, '\0');
-    const ssize_t n = pread(*fd_, bytes.data(), length, static_cast<off_t>(offset));
-    bytes.resize(n < 0 ? 0 : static_cast<size_t>(n));
-    return bytes;
-  }
-
- private:
-  std::shared_ptr<int> fd_;
-  uint64_t size_ = 0;
-};
-
-template <typename T>
-T Load(std::string_view bytes, size_t offset) {
-  T value{};
-  if (offset + sizeof value <= bytes.size()) std::memcpy(&value, bytes.data() + offset, sizeof value);
-  return value;
-}
-uint32_t Big32(std::string_view bytes, size_t offset) { return be32toh(Load<uint32_t>(bytes, offset)); }
-uint64_t Big64(std::string_view bytes, size_t offset) { return be64toh(Load<uint64_t>(bytes, offset)); }
-uint32_t Little32(std::string_view bytes, size_t offset) { return le32toh(Load<uint32_t>(bytes, offset)); }
-uint64_t Little64(std::string_view bytes, size_t offset) { return le64toh(Load<uint64_t>(bytes, offset)); }
 
 tl::unexpected<Error> Truncated(uint64_t needed, uint64_t size) {
   return Fail(EINVAL, "the image is truncated: it speaks of {} bytes and has {}; copy it again", needed, size);
@@ -70,7 +21,12 @@ tl::unexpected<Error> Encrypted(std::string_view how) {
   return Fail(EINVAL, "the disk is encrypted ({}); try --key", how);
 }
 
-// Offsets and features as in QEMU's docs/interop/qcow2.txt.
+Status CheckLength(const ImageFile& file, const Result<uint64_t>& needed) {
+  if (!needed) return tl::make_unexpected(needed.error());
+  if (*needed > file.size()) return Truncated(*needed, file.size());
+  return {};
+}
+
 std::string BackingName(const ImageFile& file) {
   const std::string header = file.Read(0, 20);
   const uint64_t offset = Big64(header, 8), length = Big32(header, 16);
@@ -113,32 +69,7 @@ Status CheckQcow2(const ImageFile& file, bool trusted) {
   if (Big32(header, 32) != 0) {
     return Fail(EINVAL, "the disk is encrypted (qcow2); decrypt it with qemu-img convert");
   }
-
-  const uint32_t cluster_bits = Big32(header, 20);
-  if (cluster_bits < 9 || cluster_bits > 21) return Fail(EINVAL, "the qcow2 header is damaged");
-  const uint64_t cluster = uint64_t{1} << cluster_bits;
-  const uint64_t l1_entries = Big32(header, 36), l1_offset = Big64(header, 40);
-  if (l1_entries > kMaxL1Entries || l1_offset % cluster != 0) return Fail(EINVAL, "the qcow2 header is damaged");
-  // The furthest byte the tables speak of. The last cluster need not be whole; external data lies elsewhere.
-  constexpr uint64_t kOffsetMask = 0x00fffffffffffe00;
-  uint64_t needed = l1_offset + l1_entries * 8;
-  if (needed > file.size()) return Truncated(needed, file.size());
-  const size_t entry_bytes = (incompatible & 16) != 0 ? 16 : 8;
-  const std::string l1 = file.Read(l1_offset, static_cast<size_t>(l1_entries * 8));
-  for (size_t i = 0; i < l1_entries; ++i) {
-    const uint64_t l2_offset = Big64(l1, i * 8) & kOffsetMask;
-    if (l2_offset == 0) continue;
-    if (l2_offset + cluster > file.size()) return Truncated(l2_offset + cluster, file.size());
-    if ((incompatible & 4) != 0) continue;
-    const std::string l2 = file.Read(l2_offset, static_cast<size_t>(cluster));
-    for (size_t j = 0; j + entry_bytes <= l2.size(); j += entry_bytes) {
-      const uint64_t entry = Big64(l2, j);
-      const bool compressed = (entry >> 62 & 1) != 0;
-      if (!compressed && (entry & kOffsetMask) != 0) needed = std::max(needed, (entry & kOffsetMask) + 1);
-    }
-  }
-  if (needed > file.size()) return Truncated(needed, file.size());
-  return {};
+  return CheckLength(file, Qcow2Length(file));
 }
 
 // A sparse vmdk with its description inside; a description alone only names other files. As QEMU reads it: 20 sectors
@@ -156,7 +87,7 @@ Status CheckVmdk(const ImageFile& file, std::string_view head) {
                         description.find("createType=\"streamOptimized\"") == std::string::npos)) {
     return Fail(EINVAL, "the vmdk image consists of several files; convert it with qemu-img convert -O qcow2");
   }
-  return {};
+  return CheckLength(file, VmdkLength(file));
 }
 
 // A partition table that reaches behind the end of the file.
@@ -218,12 +149,19 @@ Result<std::string> DetectDiskFormat(const std::string& path, const std::string&
   }
   if (Little32(head, 0x40) == 0xbeda107f) {
     if (Little32(head, 0x4c) > 2) return Fail(EINVAL, "the vdi image is a difference to another; merge it first");
+    TRY(CheckLength(file, VdiLength(file)));
     return "vdi";
   }
-  if (starts("vhdxfile")) return "vhdx";
+  if (starts("vhdxfile")) {
+    TRY(CheckLength(file, VhdxLength(file)));
+    return "vhdx";
+  }
   const std::string tail = file.size() >= kSectorBytes ? file.Read(file.size() - kSectorBytes, kSectorBytes) : "";
   if (starts("conectix") || tail.starts_with("conectix")) {
-    if (Big32(tail, 60) == 4) return Fail(EINVAL, "the vhd image is a difference to another; merge it first");
+    if (Big32(starts("conectix") ? head : tail, 60) == 4 || Big32(tail, 60) == 4) {
+      return Fail(EINVAL, "the vhd image is a difference to another; merge it first");
+    }
+    TRY(CheckLength(file, VhdLength(file)));
     return "vpc";
   }
   TRY(CheckRaw(file, head, keys));

@@ -15,6 +15,9 @@ class DiskWindow {
   uint64_t offset() const { return offset_; }
   // All of it. EIO: behind the window's end, or the image ends there.
   Status ReadAt(uint64_t offset, char* out, size_t length) const;
+  // Bytes that the image's file holds, its holes left out; all of them where its filesystem does not tell. Moves the
+  // descriptor's position.
+  uint64_t WrittenBytes() const;
 
  private:
   const int fd_;

@@ -394,15 +394,19 @@ struct ExtFilesystem::Impl {
     struct Taking {
       Impl& impl;
       std::vector<Named> names;
+      uint64_t count = 0;  // with those that are not kept
       const char* wrong = nullptr;
-    } taking{*this, {}, nullptr};
+    } taking{*this, {}, 0, nullptr};
     const errcode_t code = ext2fs_dir_iterate2(
         fs, number, 0, nullptr,
-        [](ext2_ino_t, int entry, ext2_dir_entry* raw, int, int, char*, void* context) {
+        [](ext2_ino_t, int, ext2_dir_entry* raw, int, int, char*, void* context) {
           auto& to = *static_cast<Taking*>(context);
           const std::string_view name(raw->name, static_cast<size_t>(ext2fs_dirent_name_len(raw)));
-          if (entry == DIRENT_DOT_FILE || entry == DIRENT_DOT_DOT_FILE || name == "." || name == "..") return 0;
-          if (name.empty() || name.find('/') != std::string_view::npos || name.find('\0') != std::string_view::npos) {
+          // The first two are its own and no others: a name that is passed over would be a file that nobody sees.
+          const bool own = ++to.count <= 2;
+          if (own && name == (to.count == 1 ? "." : "..")) return 0;
+          if (own || name == "." || name == ".." || name.empty() || name.find('/') != std::string_view::npos ||
+              name.find('\0') != std::string_view::npos) {
             to.wrong = "an impossible name";
           } else if (++to.impl.names > to.impl.window.size() / kLeastNameBytes) {
             to.wrong = "its directories have more names than it has room for";

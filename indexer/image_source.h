@@ -42,13 +42,16 @@ class ImportSink {
   // Anything but a regular file. In `entry` id, xattrs, size and target are left empty; a symlink's target comes in
   // `target`, whatever its length. A path that comes twice counts once: the last one holds.
   virtual Status Add(std::string path, Entry entry, const XattrSet& xattrs, std::string target) = 0;
-  // A regular file and its bytes: whole, or in pieces between BeginFile and EndFile with no other call but AppendFile
-  // and AppendHole. Its size is the number of bytes given.
+  // A regular file and its bytes: whole, or in pieces between BeginFile and EndFile with no other call but AppendFile,
+  // AppendHole and CountHole. Its size is the number of bytes given. A hole may have any length. E2BIG: more than one
+  // import may have of them, all files together.
   virtual Status AddFile(std::string path, Entry entry, const XattrSet& xattrs, std::string bytes) = 0;
   virtual Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) = 0;
   virtual Status AppendFile(std::string_view bytes) = 0;
   virtual Status AppendHole(uint64_t length) = 0;
   virtual Status EndFile() = 0;
+  // Zeros that cost the source no bytes of its own but come as such: they count as a hole. E2BIG.
+  virtual Status CountHole(uint64_t /*length*/) { return {}; }
   // Another name of what was added before under `first`: the same entry, and one hard-link group with it.
   virtual Status AddLink(std::string path, std::string first) = 0;
 

@@ -21,6 +21,7 @@
 #include "indexer/guestfs_source.h"
 #include "indexer/known_files.h"
 #include "indexer/layer_history.h"
+#include "indexer/name_memory.h"
 #include "indexer/ova.h"
 #include "indexer/progress.h"
 #include "indexer/system_files.h"
@@ -34,7 +35,10 @@ namespace {
 constexpr int kPublishTries = 10;            // of an import that others keep overtaking
 constexpr size_t kMaxOmissions = 100;        // the manifest is small; the rest is counted
 constexpr size_t kMaxOmissionBytes = 300;
-constexpr size_t kMaxXattrCache = 10'000;    // different sets; a system with SELinux has some hundreds
+constexpr size_t kMaxXattrCacheBytes = 8 << 20;  // of different sets; a system with SELinux has some hundreds
+constexpr size_t kXattrCacheOverhead = 128;
+constexpr uint64_t kHolePieceBytes = 64 << 20;  // between two looks at Ctrl-C
+constexpr size_t kLinkOverhead = 96;         // in memory, of each name of a hard link
 constexpr std::string_view kOwnXattrs = "user.mirage.";
 
 // Takes a source's entries into a transaction: contents to its ContentWriter, entries to the spool as their content's
@@ -42,12 +46,15 @@ constexpr std::string_view kOwnXattrs = "user.mirage.";
 class Importer final : public ImportSink {
  public:
   Importer(Library& library, Transaction& transaction, const Exclusion& exclusion, KnownFiles& known,
-           Progress& progress, const std::atomic<bool>* interrupted)
+           Progress& progress, const ImportOptions& options)
       : transaction_(transaction),
         known_(known),
         exclusion_(exclusion),
         progress_(progress),
-        interrupted_(interrupted),
+        interrupted_(options.interrupted),
+        max_hole_bytes_(library.policy().max_hole_bytes),
+        holes_left_(max_hole_bytes_),
+        names_(std::filesystem::is_directory(options.source) ? UINT64_MAX : options.name_bytes),
         spool_(library.env(), transaction.directory()) {}
 
   bool Excluded(std::string_view path) const override { return exclusion_.Matches(path); }
@@ -61,7 +68,9 @@ class Importer final : public ImportSink {
       }
       entry.size = target.size();
       if (target.size() > kInlineSymlinkBytes) {
-        return transaction_.contents().Put(std::move(target), Done(ticket, std::move(path), std::move(entry)));
+        const size_t path_bytes = path.size();
+        return transaction_.contents().Put(std::move(target), Done(ticket, std::move(path), std::move(entry)),
+                                           path_bytes);
       }
       entry.target = std::move(target);
     }
@@ -73,13 +82,16 @@ class Importer final : public ImportSink {
     progress_.Count(0, bytes.size());
     NoteFile(path);
     NoteBytes(bytes);
-    return transaction_.contents().Put(std::move(bytes), Done(spool_.Ticket(), std::move(path), std::move(entry)));
+    const size_t path_bytes = path.size();
+    return transaction_.contents().Put(std::move(bytes), Done(spool_.Ticket(), std::move(path), std::move(entry)),
+                                       path_bytes);
   }
 
   Status BeginFile(std::string path, Entry entry, const XattrSet& xattrs) override {
     TRY(Begin(entry, xattrs));
     NoteFile(path);
-    return transaction_.contents().Begin(Done(spool_.Ticket(), std::move(path), std::move(entry)));
+    const size_t path_bytes = path.size();
+    return transaction_.contents().Begin(Done(spool_.Ticket(), std::move(path), std::move(entry)), path_bytes);
   }
   Status AppendFile(std::string_view bytes) override {
     TRY(CheckInterrupted());
@@ -88,16 +100,35 @@ class Importer final : public ImportSink {
     return transaction_.contents().Append(bytes);
   }
   Status AppendHole(uint64_t length) override {
-    TRY(CheckInterrupted());
-    progress_.Count(0, length);
-    return transaction_.contents().AppendZeros(length);
+    TRY(CountHole(length));
+    while (length > 0) {
+      TRY(CheckInterrupted());
+      const uint64_t piece = std::min(length, kHolePieceBytes);
+      progress_.Count(0, piece);
+      TRY(transaction_.contents().AppendZeros(piece));
+      length -= piece;
+    }
+    return {};
+  }
+  // A few bytes of an image can claim exabytes, which would be hashed for years.
+  Status CountHole(uint64_t length) override {
+    if (length > holes_left_) {
+      return Fail(E2BIG, "its files have more than {} bytes in holes, which are hashed as zeros; if that is meant, set "
+                         "max_hole_bytes in the library's mirage.yaml", max_hole_bytes_);
+    }
+    holes_left_ -= length;
+    return {};
   }
   Status EndFile() override { return transaction_.contents().End(); }
 
   Status AddLink(std::string path, std::string first) override {
     TRY(CheckInterrupted());
     progress_.Count(1, 0);
-    if (!Excluded(path)) links_[std::move(first)].push_back(std::move(path));
+    if (Excluded(path)) return {};
+    TRY(names_.Spend(path.size() + kLinkOverhead));
+    const auto [group, is_new] = links_.try_emplace(std::move(first));
+    if (is_new) TRY(names_.Spend(group->first.size() + kLinkOverhead));
+    group->second.push_back(std::move(path));
     return {};
   }
 
@@ -259,7 +290,11 @@ class Importer final : public ImportSink {
       return {};
     }
     ASSIGN_OR_RETURN(entry.xattrs, transaction_.WriteObject(ObjectKind::kXattrs, encoding));
-    if (xattr_ids_.size() >= kMaxXattrCache) xattr_ids_.clear();
+    xattr_bytes_ += encoding.size() + kXattrCacheOverhead;
+    if (xattr_bytes_ > kMaxXattrCacheBytes) {
+      xattr_ids_.clear();
+      xattr_bytes_ = 0;
+    }
     xattr_ids_.emplace(std::move(encoding), entry.xattrs);
     return {};
   }
@@ -306,9 +341,13 @@ class Importer final : public ImportSink {
   const Exclusion& exclusion_;
   Progress& progress_;
   const std::atomic<bool>* const interrupted_;
+  const uint64_t max_hole_bytes_;
+  uint64_t holes_left_;
+  NameMemory names_;  // of hard links; what is in a directory of the host is its owner's business
   EntrySpool spool_;
   std::map<std::string, std::vector<std::string>> links_;  // first name -> the others
   std::unordered_map<std::string, ObjectId> xattr_ids_;    // by encoding
+  size_t xattr_bytes_ = 0;                                 // of these
   SystemFiles system_files_;
   std::string noted_;  // the file that is coming, if it is one of them
   std::vector<std::string> omissions_;
@@ -417,7 +456,7 @@ struct LayerRun {
 Result<std::shared_ptr<ContainerState>> OpenContainer(const ImportOptions& options, const std::string& scratch) {
   const bool asked = options.format == "oci" || options.format == "docker";
   if (!asked && !options.format.empty()) return nullptr;
-  auto state = std::make_shared<ContainerState>();
+  auto state = std::make_shared<ContainerState>(options.name_bytes);
   struct stat st{};
   if (options.source != "-" && stat(options.source.c_str(), &st) != 0) return FailErrno(errno, options.source);
   if (S_ISDIR(st.st_mode)) {
@@ -431,6 +470,7 @@ Result<std::shared_ptr<ContainerState>> OpenContainer(const ImportOptions& optio
     archive.path = options.source;
     archive.scratch = scratch;
     archive.asked = asked;
+    archive.name_bytes = options.name_bytes;
     archive.interrupted = options.interrupted;
     ASSIGN_OR_RETURN(state->files, ContainerFiles::OpenArchive(archive));
     if (!state->files) return nullptr;
@@ -468,7 +508,7 @@ Result<std::unique_ptr<ImageSource>> OpenSource(Library& library, const ImportOp
   }
   if (options.source == "-") {
     if (options.format.empty() || options.format == "tar") {
-      return std::make_unique<TarSource>(options.source, options.interrupted);
+      return std::make_unique<TarSource>(options.source, options.name_bytes, options.interrupted);
     }
     return Fail(EINVAL, "standard input is read as a tar archive; a {} must be a file", options.format);
   }
@@ -489,7 +529,7 @@ Result<std::unique_ptr<ImageSource>> OpenSource(Library& library, const ImportOp
   }
   const bool detected = options.format.empty() && S_ISREG(st.st_mode) && LooksLikeTar(FirstBytes(options.source));
   if (detected || options.format == "tar") {
-    return std::make_unique<TarSource>(options.source, options.interrupted);
+    return std::make_unique<TarSource>(options.source, options.name_bytes, options.interrupted);
   }
   return OpenDisks(options, {options.source}, exclusion, scratch, say);
 }
@@ -559,7 +599,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
   }
   KnownFiles known(library, *transaction, known_by);
   {
-    Importer importer(library, *transaction, exclusion, known, progress, options.interrupted);
+    Importer importer(library, *transaction, exclusion, known, progress, options);
     auto described = source->Read(importer);
     if (!described) {
       // The writer's thread holds references to the importer until it is done or gone.

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "indexer/name_memory.h"
 #include "store/library.h"
 
 namespace mirage {
@@ -28,6 +29,7 @@ struct ImportOptions {
   bool layers = false;          // of a container image: a version for each layer, the tag for the last
   std::vector<std::string> keys;  // to encrypted disks (guest_keys.h)
   bool skip_unreadable = false;   // of a disk: a filesystem that cannot be read is left out, and recorded
+  uint64_t name_bytes = kNameMemoryBytes;  // what names of archives, and those of hard links, may take (name_memory.h)
   bool allow_empty = false;   // a version even if nothing changed
   bool progress_bar = false;  // stderr is a terminal that may be drawn on; otherwise plain lines, if `say` is given
   std::vector<std::string> exclude;  // patterns beside the policy's (exclusion.h): "/var/cache/*"

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <tuple>
+#include <unordered_set>
 
 namespace mirage {
 namespace {
 
 constexpr std::string_view kWhiteout = ".wh.", kMeta = ".wh..wh.", kOpaque = ".wh..wh..opq";
 constexpr int kMaxLinks = 40;  // as the kernel follows
+constexpr int kMaxSteps = 1 << 15;  // names on the way to a member, those in links counted: what a path can have
 
 std::string_view ParentOf(std::string_view path) {
   const size_t slash = path.rfind('/');
@@ -32,7 +34,7 @@ void PushReversed(std::string_view path, std::vector<std::string>& stack) {
 
 }  // namespace
 
-LayerTree::LayerTree() { nodes_.emplace("", Node{}); }
+LayerTree::LayerTree(uint64_t name_bytes) : memory_(name_bytes) { nodes_.emplace("", Node{}); }
 
 void LayerTree::Begin() {
   ++layers_;
@@ -46,7 +48,8 @@ Result<std::string> LayerTree::Resolve(std::string_view path, bool make) {
   PushReversed(path, left);
   std::string at;
   int links = 0;
-  while (!left.empty()) {
+  for (int steps = 0; !left.empty(); ++steps) {
+    if (steps > kMaxSteps) return Fail(EINVAL, "/{}: too long a way", path);
     const std::string name = std::move(left.back());
     left.pop_back();
     if (name == ".") continue;
@@ -59,6 +62,7 @@ Result<std::string> LayerTree::Resolve(std::string_view path, bool make) {
     const auto found = nodes_.find(next);
     if (found == nodes_.end()) {
       if (!make) return Fail(ENOENT, "/{} is not there", next);
+      TRY(Spend(next));
       nodes_.emplace(next, Node{current(), current(), kMade, FileType::kDirectory, {}});
     } else if (found->second.type == FileType::kSymlink) {
       if (++links > kMaxLinks) return Fail(ELOOP, "/{}: too many symbolic links on the way", path);
@@ -76,28 +80,22 @@ Result<std::string> LayerTree::Resolve(std::string_view path, bool make) {
   return at;
 }
 
+// From the last to the first, so that a directory comes behind all in it.
 void LayerTree::Hide(const std::string& path, bool itself) {
   last_known_ = false;
-  std::vector<std::string> kept;
-  auto at = path.empty() ? std::next(nodes_.begin()) : nodes_.lower_bound(path + "/");
-  const auto end = path.empty() ? nodes_.end() : nodes_.lower_bound(path + static_cast<char>('/' + 1));
-  while (at != end) {
-    if (at->second.placed < current()) {
-      at = nodes_.erase(at);
-    } else {
-      kept.push_back(at->first);
-      ++at;
-    }
-  }
-  if (const auto own = nodes_.find(path); itself && own != nodes_.end() && own->second.placed < current()) {
-    nodes_.erase(own);
-  }
   // What this layer has keeps its directories, which are then its own.
-  for (const std::string& name : kept) {
-    for (std::string_view parent = ParentOf(name); !nodes_.contains(parent); parent = ParentOf(parent)) {
-      nodes_.emplace(parent, Node{current(), current(), kMade, FileType::kDirectory, {}});
-    }
-  }
+  const auto hide = [&](Nodes::iterator node) {
+    if (node->second.placed == current()) return node;
+    const std::string prefix = node->first + "/";
+    const auto below = nodes_.lower_bound(prefix);
+    if (below == nodes_.end() || !below->first.starts_with(prefix)) return nodes_.erase(node);
+    node->second = Node{current(), current(), kMade, FileType::kDirectory, {}};
+    return node;
+  };
+  const std::string first = path.empty() ? std::string(1, '\0') : path + "/";
+  auto at = path.empty() ? nodes_.end() : nodes_.lower_bound(path + static_cast<char>('/' + 1));
+  while (at != nodes_.begin() && std::prev(at)->first >= first) at = hide(std::prev(at));
+  if (const auto own = nodes_.find(path); itself && own != nodes_.end()) hide(own);
 }
 
 Status LayerTree::Place(const std::string& path, Node node) {
@@ -112,6 +110,8 @@ Status LayerTree::Place(const std::string& path, Node node) {
     last_known_ = false;
   }
   if (!directory) last_known_ = false;
+  if (found == nodes_.end()) TRY(Spend(path));
+  TRY(memory_.Spend(node.target.size()));
   nodes_[path] = std::move(node);
   return {};
 }
@@ -130,6 +130,7 @@ Status LayerTree::Take(const TarMember& member) {
     const bool last = end == path.size();
     if (!name.starts_with(kWhiteout)) continue;
     if (last && name == kOpaque) {
+      TRY(Spend(path));
       opaque_.emplace_back(ParentOf(path));
       return {};
     }
@@ -138,6 +139,7 @@ Status LayerTree::Take(const TarMember& member) {
     if (!last || hidden.empty() || hidden == "." || hidden == "..") {
       return Fail(EIO, "a layer has /{}, which hides nothing that can be", path);
     }
+    TRY(Spend(path));
     whiteouts_.push_back(Join(ParentOf(path), hidden));
     return {};
   }
@@ -151,6 +153,9 @@ Status LayerTree::Take(const TarMember& member) {
     node = found->second;
     node.placed = current();
   } else if (node.type == FileType::kSymlink) {
+    if (member.target.size() > kMaxSymlinkBytes) {
+      return Fail(EINVAL, "/{}: a symbolic link of {} bytes", path, member.target.size());
+    }
     node.target = member.target;
   }
   ASSIGN_OR_RETURN(const std::string directory, Resolve(ParentOf(path), true));
@@ -158,11 +163,14 @@ Status LayerTree::Take(const TarMember& member) {
 }
 
 Status LayerTree::End() {
+  std::unordered_set<std::string> hidden;  // each is gone through once
   for (const bool opaque : {false, true}) {
     for (const std::string& path : opaque ? opaque_ : whiteouts_) {
       const auto directory = Resolve(opaque ? std::string_view(path) : ParentOf(path), false);
       if (!directory) continue;  // what is not there needs no hiding
-      Hide(opaque ? *directory : Join(*directory, NameOf(path)), !opaque);
+      const std::string meant = opaque ? *directory : Join(*directory, NameOf(path));
+      if (!hidden.insert(opaque ? meant + "/" : meant).second) continue;
+      Hide(meant, !opaque);
     }
   }
   whiteouts_.clear();

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "indexer/name_memory.h"
 #include "indexer/tar_stream.h"
 #include "store/object.h"
 #include "store/result.h"
@@ -25,10 +26,10 @@ struct LayerFile {
 
 class LayerTree {
  public:
-  LayerTree();
+  explicit LayerTree(uint64_t name_bytes = kNameMemoryBytes);
   // The members of the next layer: Begin, Take for each in its order, End.
   void Begin();
-  // EINVAL: a tree that cannot be. EIO: a whiteout of no name.
+  // EINVAL: a tree that cannot be. EIO: a whiteout of no name. E2BIG: too many names.
   Status Take(const TarMember& member);
   Status End();
   uint32_t layers() const { return layers_; }
@@ -38,6 +39,7 @@ class LayerTree {
   std::vector<std::string> MadeDirectories() const;
 
  private:
+  static constexpr size_t kNodeBytes = 320;  // in memory: a node, and what Files makes of it, beside its path
   static constexpr uint64_t kMade = UINT64_MAX;  // the ordinal of a directory that no layer has
   struct Node {
     uint32_t placed = 0;  // the layer that has the name
@@ -55,6 +57,10 @@ class LayerTree {
   // Hides what lower layers have below `path`, and `itself`.
   void Hide(const std::string& path, bool itself);
 
+  // A name that is hidden again stays counted.
+  Status Spend(const std::string& path) { return memory_.Spend(2 * path.size() + kNodeBytes); }
+
+  NameMemory memory_;
   Nodes nodes_;
   uint32_t layers_ = 0;
   uint64_t ordinal_ = 0;

@@ -8,9 +8,11 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "indexer/byte_stream.h"
 #include "indexer/container_files.h"
+#include "indexer/scratch_file.h"
 
 namespace mirage {
 namespace {
@@ -80,20 +82,21 @@ Status ForEachElement(std::string_view xml, const std::function<void(std::string
   }
 }
 
-Status WriteFile(const std::string& path, const std::function<Result<size_t>(char*, size_t)>& read) {
+using Read = std::function<Result<size_t>(char*, size_t)>;
+
+// `taken`: what was read of the archive for it.
+Status WriteFile(const std::string& path, const Read& read, const std::function<uint64_t()>& taken) {
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) return FailErrno(errno, path);
   const std::unique_ptr<const int, void (*)(const int*)> owner(&fd, [](const int* owned) { close(*owned); });
   std::string piece(kPieceBytes, '\0');
+  ScratchFile file(fd);
   for (;;) {
     ASSIGN_OR_RETURN(const size_t n, read(piece.data(), piece.size()));
-    if (n == 0) return {};
-    for (size_t done = 0; done < n;) {
-      const ssize_t written = write(fd, piece.data() + done, n - done);
-      if (written < 0) return FailErrno(errno, "cannot take the disk out of the archive to " + path);
-      done += static_cast<size_t>(written);
-    }
+    if (n == 0) break;
+    TRY(file.Append({piece.data(), n}, taken()));
   }
+  return file.Finish();
 }
 
 }  // namespace
@@ -147,6 +150,7 @@ Result<std::vector<std::string>> ExtractOva(const std::string& path, const std::
   ASSIGN_OR_RETURN(const std::string xml, files->ReadWhole(descriptor, kMaxDescriptorBytes));
   ASSIGN_OR_RETURN(const std::vector<OvaDisk> disks, ParseOvf(xml));
   std::vector<std::string> paths;
+  std::set<uint64_t> places;
   for (const OvaDisk& disk : disks) {
     auto part = files->Find(disk.file);
     if (!part) return Annotate(std::move(part).error(), "its OVF descriptor's disk");
@@ -157,12 +161,20 @@ Result<std::vector<std::string>> ExtractOva(const std::string& path, const std::
       at += n;
       return n;
     };
+    // No file is two disks, under one name or under two.
+    if (!places.insert(part->offset()).second) {
+      return Fail(EINVAL, "its OVF descriptor has the disk {} twice", disk.file);
+    }
     paths.push_back(fmt::format("{}/disk.{}", scratch, paths.size()));
     if (disk.compressed) {
-      ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(read));
-      TRY(WriteFile(paths.back(), [&](char* out, size_t size) { return bytes->Read(out, size); }));
+      ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(read, interrupted));
+      const Read uncompressed = [&](char* out, size_t size) -> Result<size_t> {
+        if (interrupted != nullptr && interrupted->load()) return Fail(EINTR, "interrupted; the library is as it was");
+        return bytes->Read(out, size);
+      };
+      TRY(WriteFile(paths.back(), uncompressed, [&] { return bytes->taken(); }));
     } else {
-      TRY(WriteFile(paths.back(), read));
+      TRY(WriteFile(paths.back(), read, [&] { return at; }));
     }
   }
   return paths;

@@ -15,8 +15,8 @@ namespace mirage {
 bool LooksLikeOva(std::string_view head);
 
 // Writes the disks to `scratch`/disk.N, in the order of the descriptor's disks, and gives these paths. They take no more
-// room than the archive does, unless they are compressed in it (byte_stream.h's limit). EINVAL: the descriptor does not
-// parse, names no disks, or one that is not in the archive. EIO, E2BIG, ENOSPC, EINTR.
+// room than the archive does, unless they are compressed in it (byte_stream.h's limit, and scratch_file.h's). EINVAL: the
+// descriptor does not parse, names no disks, one twice, or one that is not in the archive. EIO, E2BIG, ENOSPC, EINTR.
 Result<std::vector<std::string>> ExtractOva(const std::string& path, const std::string& scratch,
                                             const std::atomic<bool>* interrupted);
 

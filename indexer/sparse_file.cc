@@ -11,7 +11,6 @@ namespace mirage {
 namespace {
 
 constexpr int kPieceBytes = 2 << 20;  // an answer holds 4 MiB
-constexpr uint64_t kHolePieceBytes = 64 << 20;
 
 struct Freer {
   void operator()(char* text) const { std::free(text); }
@@ -74,7 +73,7 @@ std::optional<std::vector<DataRange>> ParseFilefrag(std::string_view text) {
     line = TakeNumber(line.substr(1), first);
     if (!line.starts_with("..")) return std::nullopt;
     line = TakeNumber(line.substr(2), last);
-    if (!line.starts_with(':') || last < first) return std::nullopt;
+    if (!line.starts_with(':') || last < first || last > INT64_MAX) return std::nullopt;
     if (!ranges.empty() && first < ranges.back().first + ranges.back().second) return std::nullopt;
     // An unwritten one keeps its place, so that numbers go on, but holds nothing.
     const bool unwritten = line.substr(line.rfind(':')).find("unwritten") != std::string_view::npos;
@@ -91,11 +90,8 @@ Status ReadSparseFile(Appliance& appliance, const std::string& directory, const 
   const std::string place = (directory == "/" ? "" : directory) + "/" + file.name;
   uint64_t at = 0;
   const auto to = [&](uint64_t end) -> Status {
-    while (at < end) {
-      const uint64_t piece = std::min(end - at, kHolePieceBytes);
-      TRY(sink.AppendHole(piece));
-      at += piece;
-    }
+    if (end > at) TRY(sink.AppendHole(end - at));
+    at = std::max(at, end);
     return {};
   };
   TRY(sink.BeginFile(path, file.entry, file.xattrs));

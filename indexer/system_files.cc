@@ -11,6 +11,7 @@ namespace mirage {
 namespace {
 
 constexpr size_t kMaxBytes = 64 << 20;  // of all, but for rpm's database
+constexpr size_t kNameOverhead = 128;        // of one, in memory, beside its path
 constexpr size_t kElfHeadBytes = 64;
 constexpr size_t kSmallFileBytes = 1 << 20;
 constexpr std::string_view kStatus = "var/lib/dpkg/status", kStatusDirectory = "var/lib/dpkg/status.d/",
@@ -49,13 +50,19 @@ bool IsSystemFile(std::string_view path) {
 }
 
 void SystemFiles::Begin(const std::string& path) {
-  std::string& own = files_[path];
-  if (!IsRpmDatabase(path)) bytes_ -= own.size();
-  own.clear();
+  const auto [file, is_new] = files_.try_emplace(path);
+  if (is_new) bytes_ += path.size() + kNameOverhead;
+  if (!IsRpmDatabase(path)) bytes_ -= file->second.size();
+  file->second.clear();
+  if (bytes_ <= kMaxBytes) return;
+  bytes_ -= path.size() + kNameOverhead;
+  files_.erase(file);
 }
 
 void SystemFiles::Add(const std::string& path, std::string_view bytes) {
-  std::string& own = files_[path];
+  const auto file = files_.find(path);
+  if (file == files_.end()) return;
+  std::string& own = file->second;
   if (IsRpmDatabase(path)) {  // one byte more than there may be tells that it was too long
     own += bytes.substr(0, kMaxRpmDatabaseBytes + 1 - own.size());
     return;

@@ -1,32 +1,26 @@
 #include "indexer/tar_source.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
+#include <random>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
 #include "indexer/byte_stream.h"
+#include "indexer/name_memory.h"
 #include "indexer/tar_stream.h"
 
 namespace mirage {
 namespace {
 
 constexpr size_t kPieceBytes = 1 << 20;
-constexpr uint64_t kHolePieceBytes = 64 << 20;  // between two looks at Ctrl-C
 constexpr size_t kMagicOffset = 257;
+constexpr size_t kNameBytes = 64, kLinkBytes = 128;  // in memory: of a name, of a hard link beside its two names
 
 std::string_view ParentOf(std::string_view path) {
   const size_t slash = path.rfind('/');
   return slash == std::string_view::npos ? std::string_view{} : path.substr(0, slash);
-}
-
-Status AppendHole(uint64_t length, ImportSink& sink) {
-  while (length > 0) {
-    const uint64_t piece = std::min(length, kHolePieceBytes);
-    TRY(sink.AppendHole(piece));
-    length -= piece;
-  }
-  return {};
 }
 
 }  // namespace
@@ -43,7 +37,7 @@ Status AddTarMember(TarStream& stream, TarMember& member, std::string path, Impo
   if (!member.sparse) member.pieces = {{0, member.size}};
   uint64_t at = 0;
   for (const TarPiece& piece : member.pieces) {
-    TRY(AppendHole(piece.offset - at, sink));
+    TRY(sink.AppendHole(piece.offset - at));
     for (uint64_t left = piece.length; left > 0;) {
       ASSIGN_OR_RETURN(const std::string bytes,
                        stream.ReadData(static_cast<size_t>(std::min<uint64_t>(left, kPieceBytes))));
@@ -52,7 +46,7 @@ Status AddTarMember(TarStream& stream, TarMember& member, std::string path, Impo
     }
     at = piece.offset + piece.length;
   }
-  TRY(AppendHole(member.size - at, sink));
+  TRY(sink.AppendHole(member.size - at));
   return sink.EndFile();
 }
 
@@ -70,7 +64,8 @@ bool LooksLikeTar(std::string_view head) {
 
 class TarSource::Unpacking {
  public:
-  Unpacking(TarStream& stream, ImportSink& sink) : stream_(stream), sink_(sink) {}
+  Unpacking(TarStream& stream, ImportSink& sink, uint64_t name_bytes)
+      : stream_(stream), sink_(sink), memory_(name_bytes) {}
 
   Status Run() {
     TRY(AddDirectory("", {}, {}));
@@ -85,7 +80,24 @@ class TarSource::Unpacking {
   }
 
  private:
-  enum class Kind : uint8_t { kDirectory, kOther, kLink };
+  enum class Kind : uint8_t { kDirectory, kOther, kLinked, kLink };  // kLinked: hard links to it came
+  // A name is known by 128 bits of it, whatever its length; with a seed of our own, or an archive could be made in which
+  // two names are one.
+  struct Name {
+    uint64_t low, high;
+    bool operator==(const Name&) const = default;
+  };
+  struct NameHash {
+    size_t operator()(const Name& name) const { return name.low; }
+  };
+  Name NameOf(std::string_view path) const {
+    const XXH128_hash_t hash = XXH3_128bits_withSeed(path.data(), path.size(), seed_);
+    return {hash.low64, hash.high64};
+  }
+  Status SetKind(std::string_view path, Kind kind) {
+    const auto [known, is_new] = kinds_.insert_or_assign(NameOf(path), kind);
+    return is_new ? memory_.Spend(kNameBytes) : Status{};
+  }
 
   // The directory itself and those above it that did not come.
   Status AddDirectory(std::string path, Entry entry, const XattrSet& xattrs) {
@@ -93,13 +105,13 @@ class TarSource::Unpacking {
       entry.type = FileType::kDirectory;
       entry.mode = 0755;
     }
-    kinds_[path] = Kind::kDirectory;
+    TRY(SetKind(path, Kind::kDirectory));
     return sink_.Add(std::move(path), std::move(entry), xattrs, "");
   }
   Status AddParents(std::string_view path) {
     if (path.empty()) return {};
     const std::string parent(ParentOf(path));
-    const auto known = kinds_.find(parent);
+    const auto known = kinds_.find(NameOf(parent));
     if (known != kinds_.end()) {
       if (known->second == Kind::kDirectory) return {};
       return Fail(EINVAL, "/{} is below /{}, which is no directory in the archive", path, parent);
@@ -115,21 +127,21 @@ class TarSource::Unpacking {
     }
     if (member.hard_link && FirstOf(member.target) == member.path) return {};  // itself, by way of another link
     TRY(AddParents(member.path));
-    const auto known = kinds_.find(member.path);
+    const auto known = kinds_.find(NameOf(member.path));
     const bool directory = !member.hard_link && member.entry.is_directory();
     if (known != kinds_.end()) {
       if ((known->second == Kind::kDirectory) != directory) {
         return Fail(EINVAL, "/{} comes twice, once as a directory and once not", member.path);
       }
       // What links to the first of both would be given the second.
-      if (known->second == Kind::kLink || linked_.contains(member.path)) {
+      if (known->second == Kind::kLink || known->second == Kind::kLinked) {
         return Fail(EINVAL, "/{} comes twice and has hard links; unpack the archive and import the directory",
                     member.path);
       }
     }
     if (directory) return AddDirectory(std::move(member.path), std::move(member.entry), member.xattrs);
     if (member.hard_link) return TakeLink(member);
-    kinds_[member.path] = Kind::kOther;
+    TRY(SetKind(member.path, Kind::kOther));
     if (member.text_acl) ++text_acls_;
     std::string path = member.path;
     return AddTarMember(stream_, member, std::move(path), sink_);
@@ -142,32 +154,34 @@ class TarSource::Unpacking {
   }
   Status TakeLink(TarMember& member) {
     std::string first = FirstOf(member.target);
-    const auto target = kinds_.find(first);
+    const auto target = kinds_.find(NameOf(first));
     if (target == kinds_.end() || target->second == Kind::kDirectory) {
       return Fail(EINVAL, "/{} is a hard link to /{}, which does not come before it", member.path, member.target);
     }
-    kinds_[member.path] = Kind::kLink;
+    target->second = Kind::kLinked;
+    TRY(SetKind(member.path, Kind::kLink));
+    TRY(memory_.Spend(kLinkBytes + member.path.size() + first.size()));
     firsts_[member.path] = first;
-    linked_.insert(first);
     return sink_.AddLink(std::move(member.path), std::move(first));
   }
 
   TarStream& stream_;
   ImportSink& sink_;
-  std::unordered_map<std::string, Kind> kinds_;          // of all names so far
+  NameMemory memory_;
+  const uint64_t seed_ = std::random_device()() | uint64_t{std::random_device()()} << 32;
+  std::unordered_map<Name, Kind, NameHash> kinds_;       // of all names so far
   std::unordered_map<std::string, std::string> firsts_;  // of hard links: what they link to
-  std::unordered_set<std::string> linked_;               // what hard links link to
   uint64_t members_ = 0, text_acls_ = 0;
 };
 
 Result<SourceDescription> TarSource::Read(ImportSink& sink) {
   sink.Stage("reading the archive");
-  ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(path_));
+  ASSIGN_OR_RETURN(const auto bytes, ByteStream::Open(path_, interrupted_));
   TarStream stream([&](char* out, size_t size) -> Result<size_t> {
     if (interrupted_ != nullptr && interrupted_->load()) return Fail(EINTR, "interrupted; the library is as it was");
     return bytes->Read(out, size);
   });
-  TRY(Unpacking(stream, sink).Run());
+  TRY(Unpacking(stream, sink, name_bytes_).Run());
   // A damaged end of a compressed archive shows only when it is read to its end.
   std::string rest(64 << 10, '\0');
   for (;;) {

@@ -13,14 +13,16 @@ namespace mirage {
 
 class TarSource final : public ImageSource {
  public:
-  TarSource(std::string path, const std::atomic<bool>* interrupted)
-      : path_(std::move(path)), interrupted_(interrupted) {}
-  // EIO: no tar archive, damaged, or cut off. EINVAL: a tree that cannot be, or that only an unpacked copy could tell.
+  TarSource(std::string path, uint64_t name_bytes, const std::atomic<bool>* interrupted)
+      : path_(std::move(path)), name_bytes_(name_bytes), interrupted_(interrupted) {}
+  // EIO: no tar archive, damaged, or cut off. EINVAL: a tree that cannot be, or that only an unpacked copy could tell. E2BIG:
+  // it grows too much (byte_stream.h), or has too many names (name_memory.h).
   Result<SourceDescription> Read(ImportSink& sink) override;
 
  private:
   class Unpacking;
   const std::string path_;
+  const uint64_t name_bytes_;
   const std::atomic<bool>* const interrupted_;
 };
 

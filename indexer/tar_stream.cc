@@ -9,7 +9,7 @@ namespace mirage {
 namespace {
 
 constexpr size_t kBlockBytes = 512;
-constexpr uint64_t kMaxExtensionBytes = 8 << 20;  // one header's names and attributes
+constexpr uint64_t kMaxExtensionBytes = 8 << 20;  // one member's names and attributes
 constexpr size_t kSkipBytes = 64 << 10;
 constexpr uint32_t kNanoseconds = 1'000'000'000;
 constexpr size_t kMaxSparsePieces = 1 << 20;
@@ -332,6 +332,7 @@ Result<std::optional<TarMember>> TarStream::Next() {
   Header header;
   char type;
   int64_t size;
+  uint64_t extension_bytes = 0;  // of all headers before the member's own
   for (;;) {
     ASSIGN_OR_RETURN(const size_t n, source_(header.data(), header.size()));
     if (n == 0 && !end_needed_) return std::nullopt;
@@ -346,6 +347,8 @@ Result<std::optional<TarMember>> TarStream::Next() {
     if (size < 0) return Damaged("a negative size");
     if (type == 'V') continue;  // a volume's label
     if (type != 'x' && type != 'g' && type != 'L' && type != 'K') break;
+    if (type != 'g') extension_bytes += std::min(static_cast<uint64_t>(size), 2 * kMaxExtensionBytes);
+    if (extension_bytes > kMaxExtensionBytes) return Damaged("a member's headers are too long");
     ASSIGN_OR_RETURN(const std::string bytes, ReadWhole(static_cast<uint64_t>(size)));
     if (type == 'x') TRY(extensions.Parse(bytes));
     if (type == 'L') extensions.path = bytes.c_str();  // ends with NUL

@@ -226,7 +226,14 @@ Result<bool> TreeScan::Take(Frame& frame, const std::string& name, const struct 
     }
   }
   const auto allocated = static_cast<uint64_t>(st.st_blocks) * 512;
-  if (!added && (S_ISSOCK(st.st_mode) || (regular && mapped && allocated < size && size - allocated >= kWorthAMap))) {
+  const uint64_t holes = regular && allocated < size ? size - allocated : 0;
+  const bool sparse = mapped && holes >= kWorthAMap;
+  if (!added && !sparse && holes > 0) {  // they come as zeros
+    if (Status counted = sink_.CountHole(holes); !counted) {
+      return Annotate(std::move(counted).error(), "/" + VersionPath(below));
+    }
+  }
+  if (!added && (S_ISSOCK(st.st_mode) || sparse)) {
     others_.push_back({name, entry, size});
     handled_(below);
     added = true;

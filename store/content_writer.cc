@@ -25,6 +25,9 @@ constexpr size_t kHashBatchBytes = 128 << 10;   // what a worker takes at once: 
 constexpr size_t kGatherBytes = 256 << 10;
 constexpr size_t kOrderBatchBytes = 1 << 20;
 constexpr size_t kItemBytes = 512;              // an item beside its bytes, so that empty files are bounded too
+// A hole takes no memory but time: in the queue it counts as so much less than bytes do. With the default queue at most
+// 2 GiB of zeros, a second or two, are hashed behind the caller's back.
+constexpr uint64_t kHoleBytesAByte = 32;
 constexpr size_t kBlockRowsTarget = 4096;       // a block of tiny chunks is closed here
 
 // One step of the ordered queue.
@@ -33,6 +36,7 @@ struct Item {
   Kind kind = Kind::kWhole;
   std::string bytes;            // kWhole, kPart
   uint64_t hole_length = 0;     // kHole
+  size_t done_bytes = 0;        // kWhole, kEnd
   std::vector<Piece> pieces;    // kPart: by the caller; kWhole: by a worker
   std::vector<ObjectId> ids;    // of the pieces; zero for holes
   ObjectId content;             // kWhole
@@ -41,7 +45,7 @@ struct Item {
   bool ready = true;            // hashed; guarded by the mutex
 
   bool needs_hash() const { return kind == Kind::kWhole || kind == Kind::kPart; }
-  size_t cost() const { return bytes.size() + kItemBytes; }
+  size_t cost() const { return bytes.size() + done_bytes + static_cast<size_t>(hole_length / kHoleBytesAByte) + kItemBytes; }
 };
 
 struct BlockJob {
@@ -115,6 +119,7 @@ struct ContentWriter::Impl {
   std::string buffer;         // what was not handed on yet; begins at a piece
   uint64_t buffer_offset = 0; // its place in the content
   Done stream_done;
+  size_t stream_done_bytes = 0;
 
   // Of the orderer's thread.
   RawBlock block;                                         // being filled
@@ -440,20 +445,21 @@ ContentWriter::ContentWriter(Sink& sink, ObjectWriter& objects, Options options)
 
 ContentWriter::~ContentWriter() = default;
 
-Status ContentWriter::Put(std::string bytes, Done done) {
+Status ContentWriter::Put(std::string bytes, Done done, size_t done_bytes) {
   if (impl_->streaming) return Fail(EINVAL, "content writer: Put inside a stream");
   if (bytes.size() > kLargestWholeBytes) {
-    TRY(Begin(std::move(done)));
+    TRY(Begin(std::move(done), done_bytes));
     TRY(Append(bytes));
     return End();
   }
   auto item = std::make_unique<Item>();
   item->bytes = std::move(bytes);
   item->done = std::move(done);
+  item->done_bytes = done_bytes;
   return impl_->Gather(std::move(item));
 }
 
-Status ContentWriter::Begin(Done done) {
+Status ContentWriter::Begin(Done done, size_t done_bytes) {
   if (impl_->streaming) return Fail(EINVAL, "content writer: a stream inside a stream");
   TRY(impl_->Sticky());
   impl_->streaming = true;
@@ -461,6 +467,7 @@ Status ContentWriter::Begin(Done done) {
   impl_->buffer.clear();
   impl_->buffer_offset = 0;
   impl_->stream_done = std::move(done);
+  impl_->stream_done_bytes = done_bytes;
   return {};
 }
 
@@ -493,11 +500,14 @@ Status ContentWriter::End() {
   Impl& impl = *impl_;
   if (!impl.streaming) return Fail(EINVAL, "content writer: no stream was begun");
   impl.streaming = false;
-  if (!impl.handed_on) return Put(std::exchange(impl.buffer, {}), std::move(impl.stream_done));
+  if (!impl.handed_on) {
+    return Put(std::exchange(impl.buffer, {}), std::move(impl.stream_done), impl.stream_done_bytes);
+  }
   TRY(impl.HandOn(true));
   auto end = std::make_unique<Item>();
   end->kind = Item::Kind::kEnd;
   end->done = std::move(impl.stream_done);
+  end->done_bytes = impl.stream_done_bytes;
   return impl.Enqueue(std::move(end));
 }
 

@@ -7,7 +7,7 @@
 // version imported again, most files are such.
 //
 // Memory is bounded: at most `queue_bytes` of file bytes are on the way; a caller that gives more waits. (One content
-// larger than that is let in alone.)
+// larger than that is let in alone.) So is what a barrier waits for: of zeros given as such 32 times as much.
 #pragma once
 
 #include <functional>
@@ -49,10 +49,11 @@ class ContentWriter {
   ~ContentWriter();  // abandons what was not flushed
 
   // One whole content. Blocks while the queue is full. An error is the writer's first error, and sticks.
-  Status Put(std::string bytes, Done done);
+  // `done_bytes`: what `done` itself holds, which counts as bytes on their way.
+  Status Put(std::string bytes, Done done, size_t done_bytes = 0);
   // One content in pieces, for files that are not held in memory. One stream at a time, on the caller's thread;
   // Put may not be called between Begin and End.
-  Status Begin(Done done);
+  Status Begin(Done done, size_t done_bytes = 0);
   Status Append(std::string_view bytes);
   Status AppendZeros(uint64_t length);  // as so many zero bytes, but takes no memory: they are hashed, no more
   Status End();

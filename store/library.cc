@@ -27,6 +27,7 @@ constexpr std::string_view kPolicyText =
     "#   keep_tags: [golden-*]\n"
     "# lock_timeout_ms: 60000      # how long a writer waits for another\n"
     "# cache_bytes: 67108864       # decoded blocks kept in memory by a mount\n"
+    "# max_hole_bytes: 4398046511104  # zeros of sparse files that one import may hash, some 1 GB a second\n"
     "# exclude:                    # never imported or committed; patterns as in fnmatch(3), from the root\n"
     "#   - /var/cache/apt/archives/*\n";
 

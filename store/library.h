@@ -34,6 +34,7 @@ struct Policy {
   std::vector<std::string> exclude;   // fnmatch(3) patterns against the path from the root, "/var/cache/*"
   int lock_timeout_ms = 60'000;
   size_t cache_bytes = 64 << 20;
+  uint64_t max_hole_bytes = uint64_t{4} << 40;  // of all files of one import (indexer/IMPORT.md)
 };
 Result<Policy> ParsePolicy(std::string_view yaml, std::string_view file_name);
 

@@ -53,6 +53,9 @@ Result<Policy> ParsePolicy(std::string_view yaml, std::string_view file_name) {
       } else if (key == "cache_bytes") {
         ASSIGN_OR_RETURN(const int64_t bytes, number(value, key, 1 << 20, int64_t{1} << 40));
         policy.cache_bytes = static_cast<size_t>(bytes);
+      } else if (key == "max_hole_bytes") {
+        ASSIGN_OR_RETURN(const int64_t bytes, number(value, key, 0, INT64_MAX));
+        policy.max_hole_bytes = static_cast<uint64_t>(bytes);
       } else if (key == "exclude") {
         if (!value.IsSequence()) {
           return Fail(EINVAL, "{}: line {}: exclude must be a list of patterns", file_name, value.Mark().line + 1);

@@ -9,7 +9,6 @@
 
 #include "indexer/recipe.h"
 #include "indexer/rpm_database.h"
-#include "indexer/tar_stream.h"
 #include "store/encoding.h"
 #include "store/format.h"
 #include "store/map_node.h"
@@ -18,6 +17,7 @@
 #include "store/revision.h"
 #include "store/source_facts.h"
 #include "tests/fuzz/fat_target.h"
+#include "tests/fuzz/image_decoders.h"
 #include "tests/testing/memory_objects.h"
 #include "tests/testing/object_samples.h"
 
@@ -356,62 +356,10 @@ std::vector<std::string> RecipeSeeds() {
           "images: [{source: /a, version: b, reader: direct, paranoid: false}]\n"};
 }
 
-// ---- the appliance's tar stream
-
-void RunTar(std::string_view bytes) {
-  TarStream tar([&](char* out, size_t size) -> Result<size_t> {
-    const size_t n = std::min(size, bytes.size());
-    std::memcpy(out, bytes.data(), n);
-    bytes.remove_prefix(n);
-    return n;
-  });
-  for (int members = 0; members < 10'000; ++members) {
-    const auto member = tar.Next();
-    if (!member || !*member) return;
-    Require((*member)->path.find('\0') == std::string::npos, "a path has no zero byte");
-    for (uint64_t read = 0; members % 2 == 0;) {  // the others' data is skipped
-      const auto piece = tar.ReadData(64 << 10);
-      if (!piece) return;
-      if (piece->empty()) break;
-      read += piece->size();
-      Require(read <= (*member)->size, "no more data than the header says");
-    }
-  }
-}
-std::string TarHeader(const std::string& name, char type, size_t size) {
-  std::string block(512, '\0');
-  const auto put = [&](size_t at, const std::string& text) { block.replace(at, text.size(), text); };
-  put(0, name);
-  put(100, "0000644");
-  put(108, "0001750");
-  put(116, "0001750");
-  put(124, fmt::format("{:011o}", size));
-  put(136, "14524510000");
-  put(148, "        ");
-  block[156] = type;
-  put(257, std::string("ustar\0"
-                       "00",
-                       8));
-  unsigned sum = 0;
-  for (const char c : block) sum += static_cast<uint8_t>(c);
-  put(148, fmt::format("{:06o}", sum) + std::string("\0 ", 2));
-  return block;
-}
-std::vector<std::string> TarSeeds() {
-  const std::string pax = "30 mtime=1700000000.123456789\n25 SCHILY.xattr.user.a=b\n";
-  std::string padded = pax;
-  padded.resize(512);
-  std::string data = "hello\n";
-  data.resize(512);
-  const std::string end(1024, '\0');
-  return {TarHeader("./a", '0', 6) + data + end, TarHeader("./PaxHeaders/b", 'x', pax.size()) + padded +
-                                                     TarHeader("./b", '0', 6) + data + TarHeader("./c/", '5', 0) + end};
-}
-
 }  // namespace
 
 const std::vector<FuzzTarget>& FuzzTargets() {
-  static const std::vector<FuzzTarget> kTargets = {
+  static const std::vector<FuzzTarget> kStoreTargets = {
       {"entry", RunEntry, EntrySeeds},
       {"xattrs", RunXattrs, XattrSeeds},
       {"content_node", RunContentNode, ContentNodeSeeds},
@@ -429,9 +377,13 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"facts_index", RunFactsIndex, FactsIndexSeeds},
       {"rpm_header", RunRpmHeader, RpmHeaderSeeds},
       {"recipe", RunRecipe, RecipeSeeds},
-      {"tar_stream", RunTar, TarSeeds},
       {"fat", RunFat, FatSeeds},
   };
+  static const std::vector<FuzzTarget> kTargets = [] {
+    std::vector<FuzzTarget> all = kStoreTargets;
+    all.insert(all.end(), ImageFuzzTargets().begin(), ImageFuzzTargets().end());
+    return all;
+  }();
   return kTargets;
 }
 

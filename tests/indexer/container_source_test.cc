@@ -404,6 +404,57 @@ TEST_F(ContainerImportTest, DockerSaveInItsOldAndNewForm) {
   }
 }
 
+// What is hidden goes, what a layer has itself stays, in whatever order whiteouts come; and once is enough.
+TEST_F(ContainerImportTest, WhiteoutsWithinWhiteouts) {
+  std::string lower, upper, path;
+  for (int i = 0; i < 300; ++i) {
+    path += "d/";
+    lower += Header(path, '5', 0) + File(path + "f", "f");
+    upper = File(path + ".wh..wh..opq", "") + File(path + ".wh..wh..opq", "") + upper;
+    if (path.size() > 90) break;
+  }
+  const std::string own = File(path + "own", "o");
+  const Tree tree = ListingOf({lower + kEnd, upper + own + File(".wh.d", "") + kEnd});
+  EXPECT_EQ(tree.size(), path.size() / 2 + 1);
+  for (const auto& [name, what] : tree) EXPECT_EQ(what, name.ends_with("own") ? "o" : "/") << name;
+  EXPECT_EQ(ListingOf({lower + kEnd, upper + File("x", "") + kEnd}), (Tree{{"d", "/"}, {"x", ""}}));
+}
+
+TEST_F(ContainerImportTest, NamesTakeBoundedMemory) {
+  std::string layer;
+  for (int i = 0; i < 1000; ++i) layer += File(fmt::format("{:090}", i), "");
+  ImportOptions options = Options(layout_);
+  for (const uint64_t enough : {1U << 17, 1U << 20}) {
+    options.name_bytes = enough;
+    WriteLayout({layer + kEnd});
+    const auto report = Import(*library_, options);
+    EXPECT_EQ(report.has_value(), enough == 1 << 20);
+    EXPECT_TRUE(report || report.error().code == E2BIG);
+  }
+  // Of an archive's own members too; and a link's target is no way to have more.
+  Write(directory_ / "archive", File("oci-layout", "{}") + layer + kEnd);
+  options = Options(directory_ / "archive");
+  options.format = "oci";
+  options.name_bytes = 1 << 17;
+  EXPECT_NE(ErrorOf(options).find("bytes of memory"), std::string::npos);
+  WriteLayout({Link("a", std::string(70'000, 'x'), '2') + kEnd});
+  EXPECT_NE(ErrorOf(Options(layout_)).find("symbolic link of 70000 bytes"), std::string::npos);
+}
+
+TEST_F(ContainerImportTest, DocumentsHaveLimits) {
+  const std::string layer = File("a", "a") + kEnd;
+  Json manifest = ImageManifest({layer});
+  manifest["annotations"] = {{"org.opencontainers.image.ref.name", std::string(2000, 'n')}};
+  WriteIndex(Json::array({manifest}));
+  EXPECT_NE(ErrorOf(Options(layout_)).find("a name of 2000 bytes"), std::string::npos);
+  // The same long document again and again.
+  const Json padded = Blob(Json{{"x", std::string(4 << 20, 'x').substr(100)}}.dump(), "x");
+  Json many = Json::array();
+  for (int i = 0; i < 100; ++i) many.push_back(padded);
+  WriteIndex(many);
+  EXPECT_NE(ErrorOf(Options(layout_)).find("its documents have more than"), std::string::npos);
+}
+
 TEST_F(ContainerImportTest, RefusesWhatIsDamagedOrMeansHarm) {
   const std::string layer = File("a", "a") + kEnd;
   // A blob whose bytes are others.

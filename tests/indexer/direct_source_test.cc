@@ -388,7 +388,7 @@ TEST_F(DirectImportTest, FlippedBitsWithoutChecksumsDoNoHarm) {
 TEST_F(DirectImportTest, RefusesTreesMadeToDoHarm) {
   NEED_LOOP();
   const auto make = [&](const std::string& debugfs) {
-    const std::string image = MakeFilesystem("mkfs.ext4 -O ^metadata_csum", 16);
+    const std::string image = MakeFilesystem("mkfs.ext4 -b 4096 -O ^metadata_csum", 16);
     {
       const LoopMount mount(image, "rw");
       EXPECT_TRUE(mount.ok());
@@ -405,6 +405,7 @@ TEST_F(DirectImportTest, RefusesTreesMadeToDoHarm) {
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file mode 0170644'")), "no known type"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file links_count 0'")), "deleted"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'ln <8> /a/journal'")), "reserved inode"), EIO);
+  EXPECT_EQ(ErrorOf(Options(make("'sif /a/file size 0x80000000000'")), "bytes in holes"), E2BIG);
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file mtime_extra 0xfffffffc'")), "impossible time"), EIO);
   const std::string image = make("'stat /a'");
   std::fstream file(image, std::ios::in | std::ios::out | std::ios::binary);
@@ -413,7 +414,30 @@ TEST_F(DirectImportTest, RefusesTreesMadeToDoHarm) {
   ASSERT_NE(at, std::string::npos);
   file.seekp(static_cast<std::streamoff>(at + 5)).put('/').flush();
   EXPECT_EQ(ErrorOf(Options(image), "impossible name"), EIO);
+  // A second "..", which libext2fs's own users pass over, and with it the file.
+  file.seekp(static_cast<std::streamoff>(at - 2)).write("\2\1..", 4).flush();
+  EXPECT_EQ(ErrorOf(Options(image), "impossible name"), EIO);
   EXPECT_FALSE(Must(library_->Refresh()));
+}
+
+// Inodes alone can claim much: each of these files has 4 MB and no block.
+TEST_F(DirectImportTest, SmallFilesHolesCountToo) {
+  NEED_LOOP();
+  const std::string image = MakeFilesystem("mkfs.ext4", 16);
+  {
+    const LoopMount mount(image, "rw");
+    ASSERT_TRUE(mount.ok());
+    for (int i = 0; i < 30; ++i) {
+      std::ofstream(fmt::format("{}/{}", mount.path(), i)) << "";
+      fs::resize_file(fmt::format("{}/{}", mount.path(), i), 4'000'000);
+    }
+  }
+  std::ofstream(path() + "/mirage.yaml") << "max_hole_bytes: 100000000\n";
+  library_ = Must(Library::Open(path(), {}));
+  EXPECT_EQ(ErrorOf(Options(image), "more than 100000000 bytes in holes"), E2BIG);
+  std::ofstream(path() + "/mirage.yaml") << "max_hole_bytes: 120000000\n";
+  library_ = Must(Library::Open(path(), {}));
+  Must(Import(*library_, Options(image)));
 }
 
 // Programs in the place of the disk reader that say what no reader says.

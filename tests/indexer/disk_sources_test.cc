@@ -9,6 +9,7 @@
 #include "indexer/importer.h"
 #include "indexer/ova.h"
 #include "tests/indexer/tar_bytes.h"
+#include "tests/testing/memory_store.h"
 #include "tests/testing/store_fixture.h"
 
 namespace mirage::testing {
@@ -83,6 +84,49 @@ TEST_F(DiskSourcesTest, ADescriptorsNamesStayInTheArchive) {
   const std::string vmdk = "# Disk DescriptorFile\nRW 63 FLAT \"/etc/shadow\" 0\n";
   EXPECT_NE(ErrorOf(Options(Write("m.ova", File("m.ovf", Ovf("d")) + File("d", vmdk) + kEnd))).find("names other files"),
             std::string::npos);
+}
+
+// A disk of the archive is written once, whatever it is called.
+TEST_F(DiskSourcesTest, NoDiskComesTwice) {
+  const std::string twice =
+      "<E><File id='f' href='d'/><File id='g' href='e'/><Disk fileRef='f'/><Disk fileRef='g'/></E>";
+  const std::string link = Extended(Record("linkpath", "d")) + Header("e", '1', 0);
+  EXPECT_NE(ErrorOf(Options(Write("m.ova", File("m.ovf", twice) + File("d", "x") + link + kEnd))).find("disk e twice"),
+            std::string::npos);
+}
+
+// Of formats other than qcow2 too what is cut off or lies is seen before QEMU is started.
+TEST_F(DiskSourcesTest, TablesAreReadBeforeQemuIs) {
+  if (!Shell("command -v qemu-img")) GTEST_SKIP() << "qemu-img is not installed";
+  const std::string raw = Write("raw", RandomBytes(3 << 20, 1));
+  for (const std::string how :
+       {"qcow2", "qcow2 -c", "qcow2 -o compat=0.10", "qcow2 -o extended_l2=on", "qcow2 -o cluster_size=2M", "vdi",
+        "vdi -o static=on", "vhdx", "vhdx -o subformat=fixed", "vpc", "vpc -o subformat=fixed", "vmdk",
+        "vmdk -o subformat=streamOptimized", "vmdk -o adapter_type=lsilogic,hwversion=7"}) {
+    const std::string image = directory_ / "image";
+    ASSERT_TRUE(Shell(fmt::format("qemu-img convert -f raw -O {} {} {}", how, raw, image))) << how;
+    ImportOptions options = Options(image);
+    options.reader = "direct";
+    EXPECT_NE(ErrorOf(options).find("direct reader takes raw ones"), std::string::npos) << how;
+    // Compressed clusters say their length in other words; a vhd that is fixed has its only mark at its end.
+    if (how.ends_with("-c") || (how.starts_with("vpc") && how.ends_with("fixed"))) continue;
+    const uintmax_t size = fs::file_size(image);
+    for (const uintmax_t left : {size - 150'000, size / 2}) {
+      if (how.ends_with("2M") && left > size / 2) continue;  // the last cluster need not be whole
+      fs::resize_file(image, left);
+      const std::string error = ErrorOf(options);
+      EXPECT_TRUE(error.find("truncated") != std::string::npos || error.find("damaged") != std::string::npos)
+          << how << ": " << error;
+    }
+  }
+  // 500 entries that mean one table: 500 times the work, and no honest writer's.
+  std::string qcow2(5 << 16, '\0');
+  qcow2.replace(0, 8, std::string("QFI\xfb\0\0\0\2", 8));
+  qcow2[23] = 16;
+  qcow2.replace(36, 4, std::string("\0\0\1\xf4", 4));
+  qcow2[45] = 1;
+  for (size_t i = 0; i < 500; ++i) qcow2[(1 << 16) + i * 8 + 5] = 2;
+  EXPECT_NE(ErrorOf(Options(Write("image", qcow2))).find("header is damaged"), std::string::npos);
 }
 
 TEST_F(DiskSourcesTest, KeysAreAsGuestfishTakesThem) {

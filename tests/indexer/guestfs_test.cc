@@ -403,6 +403,27 @@ TEST_F(GuestfsImportTest, RefusesWhatHoldsNoFiles) {
   EXPECT_FALSE(Must(library_->Refresh()));
 }
 
+// What the direct reader refuses, or does not read, is held there too: exabytes of holes, where the filesystem tells of
+// them and where it does not, and a directory that is in itself.
+TEST_F(GuestfsImportTest, HarmIsHeldInTheApplianceToo) {
+  NEED_APPLIANCE();
+  const std::string disk = directory_ / "disk.raw", place = directory_ / "mnt";
+  fs::create_directory(place);
+  const auto fill = [&](const std::string& mkfs, const std::string& mount, const std::string& commands) {
+    fs::remove(disk);
+    ASSERT_TRUE(Shell(fmt::format("truncate -s 320M {0} && {1} {0} && {2} {0} {3} && ({4}); umount {3}", disk, mkfs,
+                                  mount, place, commands)));
+  };
+  fill("mkfs.xfs -q", "mount -o loop", fmt::format("truncate -s 7E {0}/sparse && ls -l {0} | grep -q 8070450532247928832", place));
+  EXPECT_EQ(ErrorOf(Options(disk), "bytes in holes"), E2BIG);
+  fill("mkntfs -q -F", "ntfs-3g", fmt::format("truncate -s 15T {}/sparse", place));
+  EXPECT_EQ(ErrorOf(Options(disk), "bytes in holes"), E2BIG);
+  fill("mkfs.ext4 -q -F -O ^metadata_csum", "mount -o loop", fmt::format("mkdir -p {}/a/b", place));
+  ASSERT_TRUE(Shell(fmt::format("debugfs -w -R 'ln /a /a/b/loop' {}", disk)));
+  EXPECT_NE(ErrorOf(Options(disk), ""), 0);
+  EXPECT_FALSE(Must(library_->Refresh()));
+}
+
 TEST_F(GuestfsImportTest, AnInterruptEndsTheAppliance) {
   NEED_APPLIANCE();
   const std::string disk = MakeDisk("disk.raw", 64);

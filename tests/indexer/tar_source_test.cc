@@ -137,6 +137,45 @@ TEST_F(TarImportTest, RefusesWhatIsNoTree) {
   EXPECT_FALSE(Must(library_->Refresh()));
 }
 
+TEST_F(TarImportTest, HolesHaveALimitTogether) {
+  std::ofstream(path() + "/mirage.yaml") << "max_hole_bytes: 100000000\n";
+  library_ = Must(Library::Open(path(), {}));
+  const auto sparse = [](const std::string& name, uint64_t size) {
+    return Extended(Record("GNU.sparse.size", std::to_string(size)) + Record("GNU.sparse.map", "0,1")) +
+           Header(name, '0', 1) + Padded("x");
+  };
+  Must(ImportBytes(sparse("a", 60'000'000) + sparse("b", 40'000'002) + kEnd));
+  const std::string error = ErrorOf(sparse("a", 60'000'000) + sparse("b", 40'000'003) + kEnd);
+  EXPECT_NE(error.find("more than 100000000 bytes in holes"), std::string::npos) << error;
+  EXPECT_NE(error.find("max_hole_bytes"), std::string::npos) << error;
+  // In a directory of the host too, where the filesystem tells of them.
+  const std::string tree = directory_ / "tree";
+  fs::create_directory(tree);
+  std::ofstream(tree + "/a") << "x";
+  fs::resize_file(tree + "/a", 200'000'000);
+  const auto report = Import(*library_, Options(tree, "directory"));
+  ASSERT_FALSE(report);
+  EXPECT_EQ(report.error().code, E2BIG);
+}
+
+TEST_F(TarImportTest, NamesTakeBoundedMemory) {
+  std::string many;
+  for (int i = 0; i < 3000; ++i) many += Header(fmt::format("{:0100}", i), '0', 0);
+  std::string links = Header("a", '0', 0);
+  for (int i = 0; i < 300; ++i) links += Extended(Record("linkpath", "a")) + Header(fmt::format("{:0100}", i), '1', 0);
+  for (const std::string& bytes : {many, links}) {
+    std::ofstream(directory_ / "archive", std::ios::binary | std::ios::trunc) << bytes << kEnd;
+    ImportOptions options = Options(directory_ / "archive");
+    options.format = "tar";
+    for (const uint64_t enough : {1U << 16, 1U << 20}) {
+      options.name_bytes = enough;
+      const auto report = Import(*library_, options);
+      EXPECT_EQ(report.has_value(), enough == 1 << 20) << enough;
+      EXPECT_TRUE(report || report.error().code == E2BIG);
+    }
+  }
+}
+
 TEST_F(TarImportTest, ACompressedArchiveThatIsCutOffIsNoVersion) {
   const std::string archive = directory_ / "archive";
   std::ofstream(archive + ".tar", std::ios::binary)

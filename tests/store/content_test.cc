@@ -310,6 +310,21 @@ TEST(ContentWriterQueue, AQueueSmallerThanAContentLetsItIn) {
   EXPECT_EQ(writer.statistics().new_chunk_bytes, 10'000'000U);
 }
 
+// Or a Flush would wait for hours, deaf to an interrupt.
+TEST(ContentWriterQueue, ZerosWaitForRoomToo) {
+  MemoryStore store;
+  ContentWriter::Options options = TwoThreads();
+  options.queue_bytes = 512 << 10;
+  ContentWriter writer(store, store, options);
+  constexpr uint64_t kHole = 4 << 20, kHoles = 40;
+  Must(writer.Begin({}));
+  for (uint64_t i = 0; i < kHoles; ++i) Must(writer.AppendZeros(kHole));
+  EXPECT_GE(writer.statistics().bytes_in, (kHoles - 6) * kHole);  // four are in the queue, one out of it
+  Must(writer.End());
+  Must(writer.Flush());
+  EXPECT_EQ(writer.statistics().bytes_in, kHoles * kHole);
+}
+
 TEST(ContentWriterQueue, IsAbandonedByTheDestructor) {
   MemoryStore store;
   ContentWriter writer(store, store, TwoThreads());
