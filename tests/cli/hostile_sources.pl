@@ -93,7 +93,7 @@ my %sources = (
       . record('GNU.sparse.numbytes', 1)) . file('a', 'x');
   },
   sparse_01 => sub {
-    extended(record('GNU.sparse.size', $huge) . record('GNU.sparse.map', '0,1')) . file('a', 'x');
+    extended(record('GNU.sparse.size', $_[0] // $huge) . record('GNU.sparse.map', '0,1')) . file('a', 'x');
   },
   sparse_10 => sub {
     extended(record('GNU.sparse.major', 1) . record('GNU.sparse.minor', 0) . record('GNU.sparse.name', 'a')
