@@ -36,15 +36,14 @@ std::string_view TakeNumber(std::string_view text, uint64_t& value) {
 
 // libguestfs has no call that tells where a file has holes. Its shell in the appliance has filefrag; it is told the
 // file by a descriptor, so that a name cannot speak in what it prints.
-std::vector<DataRange> FindData(guestfs_h* g, const std::string& place, uint64_t size) {
+// Nothing: it did not say.
+std::optional<std::vector<DataRange>> FindData(guestfs_h* g, const std::string& place) {
   const std::string command = "filefrag -v -b1 /proc/self/fd/0 < " + Quote("/sysroot" + place);
   char* arguments[] = {const_cast<char*>(command.c_str()), nullptr};
   guestfs_push_error_handler(g, nullptr, nullptr);
   const std::unique_ptr<char, Freer> text(guestfs_debug(g, "sh", arguments));
   guestfs_pop_error_handler(g);
-  std::optional<std::vector<DataRange>> ranges;
-  if (text) ranges = ParseFilefrag(text.get());
-  return ranges ? *ranges : std::vector<DataRange>{{0, size}};
+  return text ? ParseFilefrag(text.get()) : std::nullopt;
 }
 
 }  // namespace
@@ -94,8 +93,15 @@ Status ReadSparseFile(Appliance& appliance, const std::string& directory, const 
     at = std::max(at, end);
     return {};
   };
+  auto ranges = FindData(appliance.handle(), place);
+  if (!ranges) {  // its holes come as zeros
+    if (Status counted = sink.CountHole(file.holes); !counted) {
+      return Annotate(std::move(counted).error(), "/" + path);
+    }
+    ranges = {{0, file.size}};
+  }
   TRY(sink.BeginFile(path, file.entry, file.xattrs));
-  for (const auto& [begin, length] : FindData(appliance.handle(), place, file.size)) {
+  for (const auto& [begin, length] : *ranges) {
     if (begin >= file.size) break;
     TRY(to(begin));
     const uint64_t end = begin + std::min(length, file.size - begin);

@@ -234,7 +234,7 @@ Result<bool> TreeScan::Take(Frame& frame, const std::string& name, const struct 
     }
   }
   if (!added && (S_ISSOCK(st.st_mode) || sparse)) {
-    others_.push_back({name, entry, size});
+    others_.push_back({name, entry, size, holes});
     handled_(below);
     added = true;
   }
@@ -264,7 +264,7 @@ Status TreeScan::TakeOthers(Frame& frame) {
       if (other.entry.type == FileType::kSocket) {
         TRY(sink_.Add(VersionPath(below), std::move(other.entry), xattrs, ""));
       } else {
-        sparse_.push_back({below, std::move(other.entry), std::move(xattrs), other.size});
+        sparse_.push_back({below, std::move(other.entry), std::move(xattrs), other.size, other.holes});
       }
     }
   }

@@ -42,7 +42,7 @@ struct SparseFile {
   std::string name;  // from the top of the tree
   Entry entry;
   XattrSet xattrs;
-  uint64_t size = 0;
+  uint64_t size = 0, holes = 0;
 };
 
 class TreeScan {
@@ -92,7 +92,7 @@ class TreeScan {
   struct Other {  // tar does not bring it, or must not: attributes are still to be asked for
     std::string name;
     Entry entry;
-    uint64_t size;
+    uint64_t size, holes;
   };
   std::vector<Other> others_;  // of the frame that is being asked about
   struct First {
