@@ -211,7 +211,7 @@ refused 'a directory with two names' "$work/src/loop.raw"
 
 # ---- what the limit allows takes its time, and an interrupt ends it
 refs=$(cat "$MIRAGE_LIBRARY/refs.log") SECONDS=0
-expect 130 timeout --preserve-status -s INT -k 30 1 "$mirage" -q import "$work/src/terabytes.tar" hostile
+expect 130 timeout --foreground --preserve-status -s INT -k 30 1 "$mirage" -q import "$work/src/terabytes.tar" hostile
 [ "$SECONDS" -lt 20 ] || fail "$last: ended after $SECONDS s"
 unchanged
 
