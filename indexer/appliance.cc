@@ -145,6 +145,16 @@ tl::unexpected<Error> Appliance::Failed(std::string_view what) const {
 
 void Appliance::Cancel() { guestfs_user_cancel(handle_); }
 
+void GuestTextFreer::operator()(char* text) const { std::free(text); }
+
+std::string ReadGuestFile(Appliance& appliance, const char* path) {
+  guestfs_h* const g = appliance.handle();
+  if (guestfs_is_file_opts(g, path, GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) return {};
+  size_t size = 0;
+  const GuestText bytes(guestfs_read_file(g, path, &size));
+  return bytes ? std::string(bytes.get(), size) : std::string();
+}
+
 std::optional<std::vector<std::string>> TakeGuestList(char** list) {
   if (list == nullptr) return std::nullopt;
   std::vector<std::string> out;

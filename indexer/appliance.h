@@ -62,6 +62,15 @@ class Appliance {
   std::atomic<bool> timed_out_{false};
 };
 
+// A text that libguestfs gave; null: none, or its error.
+struct GuestTextFreer {
+  void operator()(char* text) const;
+};
+using GuestText = std::unique_ptr<char, GuestTextFreer>;
+// A small regular file of the mounted guest, symbolic links followed inside it; empty when there is none. (A fifo must not
+// be opened.)
+std::string ReadGuestFile(Appliance& appliance, const char* path);
+
 // A list of texts that libguestfs gave, and its memory back; nullopt: null, its error.
 std::optional<std::vector<std::string>> TakeGuestList(char** list);
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 
@@ -16,7 +15,6 @@ constexpr std::string_view kSubvolume = "btrfsvol:";
 constexpr size_t kMostNamed = 8;
 
 struct Freer {
-  void operator()(char* text) const { std::free(text); }
   void operator()(guestfs_btrfssubvolume_list* list) const { guestfs_free_btrfssubvolume_list(list); }
 };
 
@@ -58,7 +56,7 @@ std::optional<uint64_t> SubvolumeId(std::string_view text) {
 
 // The kernel's name of the device that is mounted at "/", out of what df(1) says in the appliance.
 std::string KernelName(guestfs_h* g) {
-  const std::unique_ptr<char, Freer> table(guestfs_df(g));
+  const GuestText table(guestfs_df(g));
   std::string_view text = table != nullptr ? table.get() : "";
   std::string name;
   while (!text.empty()) {
@@ -83,7 +81,7 @@ Result<BtrfsLayout> BtrfsLayout::Read(Appliance& appliance, std::map<std::string
   std::vector<std::string> others;
   for (const auto& [device, type] : filesystems) {
     if (type != "btrfs" || device.starts_with(kSubvolume)) continue;
-    const std::unique_ptr<char, Freer> uuid(guestfs_vfs_uuid(g, device.c_str()));
+    const GuestText uuid(guestfs_vfs_uuid(g, device.c_str()));
     if (uuid != nullptr && *uuid != 0) {
       const auto [first, is_first] = first_of.emplace(uuid.get(), device);
       if (!is_first) {
@@ -224,12 +222,7 @@ Result<std::vector<FstabLine>> ReadGuestFstab(Appliance& appliance, const std::s
   if (guestfs_mount_options(g, "ro", root.c_str(), "/") != 0) {
     return appliance.Failed(fmt::format("{} cannot be mounted", root));
   }
-  std::string text;
-  if (guestfs_is_file_opts(g, "/etc/fstab", GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) == 1) {
-    size_t size = 0;
-    const std::unique_ptr<char, Freer> bytes(guestfs_read_file(g, "/etc/fstab", &size));
-    if (bytes != nullptr) text.assign(bytes.get(), size);
-  }
+  const std::string text = ReadGuestFile(appliance, "/etc/fstab");
   if (guestfs_umount(g, "/") != 0) return appliance.Failed(fmt::format("{} cannot be unmounted", root));
   return ParseFstab(text);
 }

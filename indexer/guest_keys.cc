@@ -3,7 +3,6 @@
 #include <guestfs.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -34,7 +33,7 @@ Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance)
     if (!devices) return appliance.Failed("cannot list the devices");
     for (const std::string& device : *devices) {
       if (const auto known = found.find(device); known != found.end() && known->second != "unknown") continue;
-      const std::unique_ptr<char, void (*)(void*)> type(guestfs_vfs_type(g, device.c_str()), std::free);
+      const GuestText type(guestfs_vfs_type(g, device.c_str()));
       if (type && IsEncryptedType(type.get())) found[device] = type.get();
     }
   }
@@ -83,7 +82,7 @@ Result<std::set<std::string>> OpenEncrypted(Appliance& appliance, const std::vec
     for (const auto& [device, type] : filesystems) {
       if (!IsEncryptedType(type)) continue;
       if (!seen.insert(device).second) continue;
-      const std::unique_ptr<char, void (*)(void*)> text(guestfs_vfs_uuid(g, device.c_str()), std::free);
+      const GuestText text(guestfs_vfs_uuid(g, device.c_str()));
       const std::string uuid = text ? text.get() : "";
       there.insert(uuid.empty() ? device : device + " (" + uuid + ")");
       bool fits = false, open = false;

@@ -34,6 +34,11 @@ constexpr uint64_t kHolePieceBytes = 64 << 20;  // between two looks at Ctrl-C
 constexpr size_t kLinkOverhead = 96;         // in memory, of each name of a hard link
 constexpr std::string_view kOwnXattrs = "user.mirage.";
 
+bool IsDirectory(const std::string& path) {
+  std::error_code error;
+  return std::filesystem::is_directory(path, error);
+}
+
 // Takes a source's entries into a transaction: contents to its ContentWriter, entries to the spool as their content's
 // id becomes known, and at the end everything in canonical order to a TreeWriter.
 class Importer final : public ImportSink {
@@ -47,7 +52,7 @@ class Importer final : public ImportSink {
         interrupted_(options.interrupted),
         max_hole_bytes_(library.policy().max_hole_bytes),
         holes_left_(max_hole_bytes_),
-        names_(std::filesystem::is_directory(options.source) ? UINT64_MAX : options.name_bytes),
+        names_(IsDirectory(options.source) ? UINT64_MAX : options.name_bytes),
         spool_(library.env(), transaction.directory()) {}
 
   bool Excluded(std::string_view path) const override { return exclusion_.Matches(path); }

@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,21 +21,12 @@ namespace mirage {
 namespace {
 
 struct Freer {
-  void operator()(char* text) const { std::free(text); }
   void operator()(guestfs_application2_list* list) const { guestfs_free_application2_list(list); }
 };
 
 std::string TakeString(char* text) {
-  const std::unique_ptr<char, Freer> owner(text);
+  const GuestText owner(text);
   return text == nullptr ? "" : text;
-}
-
-// A small regular file, symbolic links followed inside the guest; empty when there is none. (A fifo must not be opened.)
-std::string ReadGuestFile(guestfs_h* g, const char* path) {
-  if (guestfs_is_file_opts(g, path, GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) return {};
-  size_t size = 0;
-  const std::unique_ptr<char, Freer> bytes(guestfs_read_file(g, path, &size));
-  return bytes ? std::string(bytes.get(), size) : std::string();
 }
 
 bool HoldsFiles(std::string_view type) {
@@ -261,7 +251,7 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
   system.minor = guestfs_inspect_get_minor_version(g, root);
   if (system.distro == "debian") {  // of Debian libguestfs gives /etc/debian_version, "12.4"
     SystemDescription release;
-    DescribeRelease(ReadGuestFile(g, "/etc/os-release"), "", release);
+    DescribeRelease(ReadGuestFile(appliance, "/etc/os-release"), "", release);
     if (!release.product.empty()) system.product = release.product;
   }
   system.hostname = TakeString(guestfs_inspect_get_hostname(g, root));

@@ -4,17 +4,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <memory>
 
 namespace mirage {
 namespace {
 
 constexpr int kPieceBytes = 2 << 20;  // an answer holds 4 MiB
-
-struct Freer {
-  void operator()(char* text) const { std::free(text); }
-};
 
 std::string Quote(std::string_view text) {
   std::string out = "'";
@@ -41,7 +36,7 @@ std::optional<std::vector<DataRange>> FindData(guestfs_h* g, const std::string& 
   const std::string command = "filefrag -v -b1 /proc/self/fd/0 < " + Quote("/sysroot" + place);
   char* arguments[] = {const_cast<char*>(command.c_str()), nullptr};
   guestfs_push_error_handler(g, nullptr, nullptr);
-  const std::unique_ptr<char, Freer> text(guestfs_debug(g, "sh", arguments));
+  const GuestText text(guestfs_debug(g, "sh", arguments));
   guestfs_pop_error_handler(g);
   return text ? ParseFilefrag(text.get()) : std::nullopt;
 }
@@ -109,7 +104,7 @@ Status ReadSparseFile(Appliance& appliance, const std::string& directory, const 
       if (appliance.interrupted()) return Fail(EINTR, "interrupted; the library is as it was");
       size_t got = 0;
       const int wanted = static_cast<int>(std::min<uint64_t>(end - at, kPieceBytes));
-      const std::unique_ptr<char, Freer> bytes(
+      const GuestText bytes(
           guestfs_pread(appliance.handle(), place.c_str(), wanted, static_cast<int64_t>(at), &got));
       if (!bytes) return appliance.Failed(fmt::format("/{} cannot be read", path));
       if (got == 0 || got > static_cast<size_t>(wanted)) return Fail(EIO, "/{} is shorter than its size", path);

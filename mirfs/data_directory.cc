@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <exception>
 #include <filesystem>
 #include <vector>
 
@@ -89,12 +90,16 @@ uint64_t DataDirectory::SparesWanted() {
   return have < target / 2 ? target - have : 0;
 }
 
-void DataDirectory::AddSpares(uint64_t first, uint64_t count) {
+void DataDirectory::AddSpares(uint64_t first, uint64_t count) noexcept {
   const std::unique_lock maker_lock(maker_mutex_, std::try_to_lock);
   if (!maker_lock) return;  // they are being removed: not worth the wait
   const std::lock_guard lock(mutex_);
-  for (uint64_t inode = first; inode < first + count; ++inode) ordered_.push_back(inode);
-  if (!maker_.joinable()) maker_ = std::thread([this] { MakeSpares(); });
+  try {
+    for (uint64_t inode = first; inode < first + count; ++inode) ordered_.push_back(inode);
+    if (!maker_.joinable()) maker_ = std::thread([this] { MakeSpares(); });
+  } catch (const std::exception&) {
+    ordered_.clear();
+  }
   wake_.notify_one();
 }
 

@@ -52,8 +52,9 @@ class DataDirectory {
   std::optional<Spare> TakeSpare();
   // How many inode numbers AddSpares should be given, going by the files that were taken and missed lately; mostly 0.
   uint64_t SparesWanted();
-  // Makes spares for the inodes [first, first + count), which are nobody else's, in the background.
-  void AddSpares(uint64_t first, uint64_t count);
+  // Makes spares for the inodes [first, first + count), which are nobody else's, in the background; none, if there is no
+  // thread for it.
+  void AddSpares(uint64_t first, uint64_t count) noexcept;
   // Removes those that nobody took, and ends the thread, until there is a need again.
   void RemoveSpares();
   // To be called now and then: does so if no file has been made for a while.
@@ -63,8 +64,10 @@ class DataDirectory {
   void MakeSpares();
 
   const std::string path_;
+  std::mutex maker_mutex_;          // guards maker_; before mutex_
+  std::thread maker_;
   std::mutex names_mutex_;          // held over a sync of the directory; before mutex_
-  std::mutex mutex_;                // guards all below but maker_
+  std::mutex mutex_;                // guards all below
   uint64_t made_ = 1, synced_ = 0;  // names, counted; those found in an older directory may not be on the disk
   uint64_t wanted_ = 0;             // files that were asked for, and the last time; since all was idle
   std::chrono::steady_clock::time_point last_wanted_;
@@ -72,8 +75,6 @@ class DataDirectory {
   std::deque<Spare> spares_;
   std::condition_variable wake_;
   bool stop_ = false;
-  std::mutex maker_mutex_;          // guards maker_; before mutex_
-  std::thread maker_;
 };
 
 }  // namespace mirage

@@ -15,7 +15,7 @@
 
 #include "mirfs/filesystem.h"
 #include "mirfs/invalidator.h"
-#include "mirfs/scan_ahead.h"
+#include "mirfs/page_store.h"
 
 namespace mirage {
 
@@ -37,8 +37,8 @@ class FuseSession final : public Invalidator, public PageStore {
                                                     const FuseOptions& options);
   ~FuseSession() override;  // unmounts what is still mounted
 
-  // `hear` is told of every file whose beginning the kernel asked for, behind the answer, from any serving thread. Before
-  // Serve.
+  // `hear` is told of every file whose beginning the kernel asked for, behind the answer, from any serving thread; it must
+  // not throw. To be called before Serve.
   void OnFirstRead(std::function<void(NodeId)> hear);
   // Serves requests on several threads until the filesystem is unmounted everywhere. Call it once. Signals are the
   // caller's business: block them before, in all threads.
@@ -50,7 +50,7 @@ class FuseSession final : public Invalidator, public PageStore {
 
   // Requests received so far, by the kernel's name for them in lower case: {"lookup", 3}.
   std::map<std::string, uint64_t> Requests() const;
-  uint64_t stored_files() const;  // given to the kernel unasked
+  uint64_t stored_files() const;  // files whose pages the kernel was given unasked
 
  private:
   struct Impl;

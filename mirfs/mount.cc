@@ -27,6 +27,7 @@
 #include "mirfs/fuse_ops.h"
 #include "mirfs/mount_status.h"
 #include "mirfs/overlay.h"
+#include "mirfs/scan_ahead.h"
 #include "mirfs/service_manager.h"
 #include "mirfs/versions_fs.h"
 #include "mirfs/watcher.h"
@@ -206,6 +207,7 @@ std::unique_ptr<MountStatusServer> TellStatus(const Library& library, const Fuse
     status.memory_bytes = ResidentBytes();
     status.inodes = inodes();
     status.requests_by_kind = session.Requests();
+    status.files_handed_over = session.stored_files();
     std::erase_if(status.requests_by_kind, [](const auto& kind) { return kind.second == 0; });
     for (const auto& [name, count] : status.requests_by_kind) status.requests += count;
     const auto cache = library.chunks().statistics();

@@ -1,6 +1,7 @@
 #include "mirfs/scan_ahead.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 namespace mirage {
@@ -27,7 +28,7 @@ ScanAhead::~ScanAhead() {
   if (thread_.joinable()) thread_.join();
 }
 
-void ScanAhead::Note(NodeId node) {
+void ScanAhead::Note(NodeId node) noexcept {
   const NodeId directory = filesystem_.DirectoryOf(node);
   if (directory == 0) return;
   newest_ = node;
@@ -39,11 +40,19 @@ void ScanAhead::Note(NodeId node) {
     last_directory_ = directory;
     last_node_ = node;
     if ((!same && !scanning_) || stop_) return;
-    if (steps_.size() >= kMostSteps) steps_.pop_front();
-    steps_.push_back(step);
-    if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
+    try {
+      Enqueue(step);
+    } catch (const std::exception&) {
+      return;
+    }
   }
   wake_.notify_one();
+}
+
+void ScanAhead::Enqueue(const Step& step) {
+  if (steps_.size() >= kMostSteps) steps_.pop_front();
+  steps_.push_back(step);
+  if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
 }
 
 void ScanAhead::Run() {
@@ -54,7 +63,11 @@ void ScanAhead::Run() {
     const Step step = steps_.front();
     steps_.pop_front();
     lock.unlock();
-    Take(step);
+    try {
+      Take(step);
+    } catch (const std::exception&) {  // out of memory: the scanner asks for the files
+      scans_.clear();
+    }
     lock.lock();
   }
 }

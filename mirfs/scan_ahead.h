@@ -18,19 +18,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "mirfs/filesystem.h"
+#include "mirfs/page_store.h"
 #include "mirfs/versions_fs.h"
 
 namespace mirage {
-
-// Where pages go; fuse_ops implements it. Never called from a thread that serves requests: the kernel may have locked
-// the page until a request for it is answered.
-class PageStore {
- public:
-  virtual ~PageStore() = default;
-  // A file from its beginning to its end. Nothing happens if the kernel has let go of it.
-  virtual void StoreFile(NodeId node, std::string_view bytes) = 0;
-};
 
 class ScanAhead {
  public:
@@ -39,8 +30,8 @@ class ScanAhead {
   ScanAhead(const ScanAhead&) = delete;
   ScanAhead& operator=(const ScanAhead&) = delete;
 
-  // A request to read `node` from its beginning is being answered. Cheap.
-  void Note(NodeId node);
+  // A request to read `node` from its beginning was answered. Cheap. What it has no memory or thread for is not handed over.
+  void Note(NodeId node) noexcept;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -54,12 +45,13 @@ class ScanAhead {
     NodeId directory = 0;
     std::vector<SmallFile> files;
     std::unordered_map<NodeId, size_t> places;
-    size_t next = 0;    // behind the last that was handed over or asked for
-    size_t window = 0;  // files
+    size_t next = 0;       // behind the last that was handed over or asked for
+    size_t window = 0;     // files
     bool dropped = false;  // what the kernel was given before is not there any more
     Clock::time_point used;
   };
 
+  void Enqueue(const Step& step);
   void Run();
   void Take(const Step& step);
   Scan* ScanOf(const Step& step, bool* is_new);
@@ -72,12 +64,12 @@ class ScanAhead {
 
   std::atomic<NodeId> newest_{0};      // asked for last
   std::atomic<bool> scanning_{false};  // the last step was a scan's: one file of another directory is enough to go on
-  std::mutex mutex_;               // guards all below
+  std::mutex mutex_;                   // guards all below
   std::condition_variable wake_;
   std::deque<Step> steps_;
   NodeId last_directory_ = 0, last_node_ = 0;
   bool stop_ = false;
-  std::thread thread_;     // started by the first step
+  std::thread thread_;                 // started by the first step
 };
 
 }  // namespace mirage

@@ -1,27 +1,13 @@
 #!/bin/bash
 # A machine goes down with three edits mounted, one from fstab, one as a service, one by an administrator who still works in it; nobody
 # unmounts. A real systemd does it, in a container (systemd-nspawn) of a Debian made for it. Each edit is a version afterwards.
-set -euo pipefail
-
-fail() { echo "FAILED: $*" >&2; [ ! -e "$work/console" ] || tail -40 "$work/console" >&2; exit 1; }
-skip() {
-  echo "SKIPPED: $*" >&2
-  [ "${MIRAGE_REQUIRE_ALL:-0}" = 1 ] && exit 1
-  exit 77
-}
-[ "$(id -u)" -eq 0 ] || skip "needs root"
+. "$(dirname "$0")/../cli/lib.sh"
+[ "$(id -u)" = 0 ] || skip "needs root"
 [ -e /dev/fuse ] || skip "no /dev/fuse"
-for program in systemd-nspawn debootstrap; do command -v $program >/dev/null || skip "no $program"; done
-
-work=$(mktemp -d /var/tmp/mirage-systemd.XXXXXX)
-leave() {
-  local status=$?
-  rm -rf "$work"
-  exit $status
-}
-trap leave EXIT
-trap 'exit 130' INT TERM
-tree=$work/tree library=$work/tree/var/lib/mirage
+for program in systemd-nspawn debootstrap; do command -v $program >/dev/null || skip "$program is not installed"; done
+rm -rf "$work"
+work=$(mktemp -d /var/tmp/mirage-systemd.XXXXXX)  # not in memory
+tree=$work/tree MIRAGE_LIBRARY=$work/tree/var/lib/mirage
 debootstrap --variant=minbase --include=systemd-sysv,fuse3 bookworm "$tree" >"$work/debootstrap.log" 2>&1 ||
   { tail -5 "$work/debootstrap.log" >&2; skip "no Debian could be made"; }
 
@@ -36,9 +22,9 @@ chroot "$tree" /sbin/ldconfig
 
 mkdir "$work/base"
 echo base >"$work/base/file"
-"$MIRAGE_BIN/mirage" -q -L "$library" init
+expect 0 "$mirage" init
 for branch in one two three; do
-  "$MIRAGE_BIN/mirage" -q -L "$library" import "$work/base" $branch >/dev/null
+  expect 0 "$mirage" import "$work/base" $branch
   mkdir -p "$tree/srv/$branch"
 done
 
@@ -74,12 +60,14 @@ done
 
 timeout 300 systemd-nspawn --quiet --register=no --keep-unit --directory="$tree" --bind=/dev/fuse --console=read-only --boot \
   >"$work/console" 2>&1 </dev/null || true
-[ -e "$tree/done" ] || fail "the container did not come so far"
+[ -e "$tree/done" ] || { tail -40 "$work/console"; fail "the container did not come so far"; }
 for branch in one two three; do
-  proof=$("$MIRAGE_BIN/mirage" -L "$library" cat $branch:proof) || fail "$branch: no version was made"
-  [ "$proof" = "work on $branch" ] || fail "$branch: $proof"
-  [ "$("$MIRAGE_BIN/mirage" -L "$library" --json log $branch | wc -l)" -eq 2 ] || fail "$branch: not two versions"
+  expect 0 "$mirage" cat $branch:proof
+  out_is "work on $branch"
+  expect 0 "$mirage" --json log $branch
+  [ "$(wc -l <"$work/out")" -eq 2 ] || fail "$branch: not two versions"
 done
-[ -z "$("$MIRAGE_BIN/mirage" -L "$library" --json overlay list)" ] || fail "an overlay is left"
-"$MIRAGE_BIN/mirage" -q -L "$library" fsck || fail "fsck"
-echo ok
+expect 0 "$mirage" --json overlay list
+out_is ''
+expect 0 "$mirage" -q fsck
+finish

@@ -16,6 +16,7 @@
 #include "indexer/importer.h"
 #include "mirfs/control.h"
 #include "mirfs/fuse_ops.h"
+#include "mirfs/scan_ahead.h"
 #include "mirfs/versions_fs.h"
 #include "mirfs/watcher.h"
 #include "tests/testing/store_fixture.h"
