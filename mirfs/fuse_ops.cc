@@ -65,8 +65,8 @@ struct Context {
   Filesystem* filesystem = nullptr;
   bool default_permissions = false;
   std::array<std::atomic<uint64_t>, kOpCount> counts{};
-  std::atomic<uint64_t> stored_files{0};
-  std::function<void(NodeId)> on_first_read;
+  std::atomic<uint64_t> hand_overs{0};
+  std::function<void(NodeId, uint64_t, size_t)> on_read;
   FuseWire wire;
 };
 
@@ -328,7 +328,7 @@ void Read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, fuse_file_
     if (!status) return ReplyError(req, status.error());
     Context& context = ContextOf(req);
     fuse_reply_buf(req, buffer.data(), std::min(buffer.size(), size));
-    if (offset == 0 && context.on_first_read) context.on_first_read(node);
+    if (context.on_read) context.on_read(node, static_cast<uint64_t>(offset), size);
   });
 }
 
@@ -629,17 +629,19 @@ void FuseSession::InvalidateEntry(NodeId parent, std::string_view name) {
 
 void FuseSession::InvalidateInode(NodeId node) { fuse_lowlevel_notify_inval_inode(impl_->session, node, 0, 0); }
 
-void FuseSession::StoreFile(NodeId node, std::string_view bytes) {
+void FuseSession::StorePages(NodeId node, uint64_t offset, std::string_view bytes) {
+  if (bytes.empty()) return;
   fuse_bufvec buffer = FUSE_BUFVEC_INIT(bytes.size());
   buffer.buf[0].mem = const_cast<char*>(bytes.data());  // libfuse only reads it
-  if (fuse_lowlevel_notify_store(impl_->session, node, 0, &buffer, static_cast<fuse_buf_copy_flags>(0)) == 0) {
-    impl_->context.stored_files.fetch_add(1, std::memory_order_relaxed);
+  if (fuse_lowlevel_notify_store(impl_->session, node, static_cast<off_t>(offset), &buffer,
+                                 static_cast<fuse_buf_copy_flags>(0)) == 0) {
+    impl_->context.hand_overs.fetch_add(1, std::memory_order_relaxed);
   }
 }
 
-void FuseSession::OnFirstRead(std::function<void(NodeId)> hear) { impl_->context.on_first_read = std::move(hear); }
+void FuseSession::OnRead(std::function<void(NodeId, uint64_t, size_t)> hear) { impl_->context.on_read = std::move(hear); }
 
-uint64_t FuseSession::stored_files() const { return impl_->context.stored_files; }
+uint64_t FuseSession::hand_overs() const { return impl_->context.hand_overs; }
 
 std::map<std::string, uint64_t> FuseSession::Requests() const {
   std::map<std::string, uint64_t> result;

@@ -37,20 +37,19 @@ class FuseSession final : public Invalidator, public PageStore {
                                                     const FuseOptions& options);
   ~FuseSession() override;  // unmounts what is still mounted
 
-  // `hear` is told of every file whose beginning the kernel asked for, behind the answer, from any serving thread; it must
-  // not throw. To be called before Serve.
-  void OnFirstRead(std::function<void(NodeId)> hear);
+  // `hear` is told of every read that was answered, from any serving thread; it must not throw. To be called before Serve.
+  void OnRead(std::function<void(NodeId node, uint64_t offset, size_t size)> hear);
   // Serves requests on several threads until the filesystem is unmounted everywhere. Call it once. Signals are the
   // caller's business: block them before, in all threads.
   Status Serve();
 
   void InvalidateEntry(NodeId parent, std::string_view name) override;
   void InvalidateInode(NodeId node) override;
-  void StoreFile(NodeId node, std::string_view bytes) override;
+  void StorePages(NodeId node, uint64_t offset, std::string_view bytes) override;
 
   // Requests received so far, by the kernel's name for them in lower case: {"lookup", 3}.
   std::map<std::string, uint64_t> Requests() const;
-  uint64_t stored_files() const;  // files whose pages the kernel was given unasked
+  uint64_t hand_overs() const;  // how often the kernel was given pages unasked
 
  private:
   struct Impl;

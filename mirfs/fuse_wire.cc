@@ -40,10 +40,13 @@ Body BodyOf(const void* request, ssize_t size) {
   return body;
 }
 
-// The client does nothing until it is answered. Not so with bytes: they are read ahead, and written behind.
-bool ClientWaits(uint32_t opcode) {
+// The client does nothing until it is answered. Not so with bytes that are read ahead, which come in larger pieces, or
+// written behind.
+constexpr uint32_t kMostAwaitedBytes = 32 << 10;
+bool ClientWaits(uint32_t opcode, const void* request, ssize_t size) {
   switch (opcode) {
     case FUSE_READ:
+      return BodyOf<fuse_read_in>(request, size).size <= kMostAwaitedBytes;
     case FUSE_WRITE:
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR:
@@ -92,7 +95,7 @@ ssize_t FuseWire::Read(int fd, void* buffer, size_t size) {
     default:
       break;
   }
-  if (ClientWaits(header.opcode)) {
+  if (ClientWaits(header.opcode, buffer, got)) {
     placement.ClientWaits(header.pid);
   } else if (header.opcode == FUSE_READ || header.opcode == FUSE_WRITE) {
     placement.Other();

@@ -27,6 +27,7 @@
 #include "mirfs/fuse_ops.h"
 #include "mirfs/mount_status.h"
 #include "mirfs/overlay.h"
+#include "mirfs/read_around.h"
 #include "mirfs/scan_ahead.h"
 #include "mirfs/service_manager.h"
 #include "mirfs/versions_fs.h"
@@ -207,7 +208,7 @@ std::unique_ptr<MountStatusServer> TellStatus(const Library& library, const Fuse
     status.memory_bytes = ResidentBytes();
     status.inodes = inodes();
     status.requests_by_kind = session.Requests();
-    status.files_handed_over = session.stored_files();
+    status.hand_overs = session.hand_overs();
     std::erase_if(status.requests_by_kind, [](const auto& kind) { return kind.second == 0; });
     for (const auto& [name, count] : status.requests_by_kind) status.requests += count;
     const auto cache = library.chunks().statistics();
@@ -248,7 +249,11 @@ Status RunReadOnly(const MountArguments& arguments, const std::string& mountpoin
   ASSIGN_OR_RETURN(const auto filesystem, VersionsFs::Open(library, shown));
   ASSIGN_OR_RETURN(const auto session, FuseSession::Mount(*filesystem, mountpoint, options));
   ScanAhead scan_ahead(*filesystem, *session);
-  session->OnFirstRead([&](NodeId node) { scan_ahead.Note(node); });
+  ReadAround read_around(*filesystem, *session);
+  session->OnRead([&](NodeId node, uint64_t offset, size_t size) {
+    if (offset == 0) scan_ahead.Note(node);
+    read_around.Note(node, offset, size);
+  });
   const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
   const Watcher watcher(library, [&](const Snapshot& before, const Snapshot& after) {
     filesystem->InvalidateChanges(before, after, *session);

@@ -88,7 +88,7 @@ std::string Encode(const MountStatus& status) {
                      {"inodes", status.inodes},
                      {"requests", status.requests},
                      {"requests_by_kind", status.requests_by_kind},
-                     {"files_handed_over", status.files_handed_over},
+                     {"hand_overs", status.hand_overs},
                      {"cache_hits", status.cache_hits},
                      {"cache_misses", status.cache_misses},
                      {"cache_bytes", status.cache_bytes}};
@@ -109,7 +109,7 @@ std::optional<MountStatus> Decode(const std::string& text) {
     json.at("inodes").get_to(status.inodes);
     json.at("requests").get_to(status.requests);
     json.at("requests_by_kind").get_to(status.requests_by_kind);
-    status.files_handed_over = json.value("files_handed_over", uint64_t{0});
+    status.hand_overs = json.value("hand_overs", uint64_t{0});
     json.at("cache_hits").get_to(status.cache_hits);
     json.at("cache_misses").get_to(status.cache_misses);
     json.at("cache_bytes").get_to(status.cache_bytes);

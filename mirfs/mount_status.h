@@ -25,7 +25,7 @@ struct MountStatus {
   uint64_t inodes = 0;                                         // what the kernel holds of a read-only mount
   uint64_t requests = 0;                                       // of the kernel, so far
   std::map<std::string, uint64_t> requests_by_kind{};          // {"lookup", 3}; those that came
-  uint64_t files_handed_over = 0;                              // before the kernel asked for them (scan_ahead.h)
+  uint64_t hand_overs = 0;  // of pages that the kernel had not asked for (scan_ahead.h, read_around.h)
   uint64_t cache_hits = 0, cache_misses = 0, cache_bytes = 0;  // decoded blocks
 };
 

@@ -17,59 +17,30 @@ constexpr auto kScanEnds = std::chrono::seconds(1);  // of idleness: who comes t
 
 }  // namespace
 
-ScanAhead::ScanAhead(VersionsFs& filesystem, PageStore& pages) : filesystem_(filesystem), pages_(pages) {}
-
-ScanAhead::~ScanAhead() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  wake_.notify_one();
-  if (thread_.joinable()) thread_.join();
-}
+ScanAhead::ScanAhead(VersionsFs& filesystem, PageStore& pages)
+    : filesystem_(filesystem), pages_(pages), queue_(kMostSteps, [this](const Step& step) {
+        try {
+          Take(step);
+        } catch (const std::exception&) {  // out of memory: the scanner asks for the files
+          scans_.clear();
+          throw;
+        }
+      }) {}
 
 void ScanAhead::Note(NodeId node) noexcept {
   const NodeId directory = filesystem_.DirectoryOf(node);
   if (directory == 0) return;
   newest_ = node;
-  const bool again = filesystem_.MarkRead(node);
+  Step step{.before = 0, .node = node, .directory = directory, .again = filesystem_.MarkRead(node)};
   {
     const std::lock_guard lock(mutex_);
     const bool same = directory == last_directory_;
-    const Step step{.before = same ? last_node_ : 0, .node = node, .directory = directory, .again = again};
+    if (same) step.before = last_node_;
     last_directory_ = directory;
     last_node_ = node;
-    if ((!same && !scanning_) || stop_) return;
-    try {
-      Enqueue(step);
-    } catch (const std::exception&) {
-      return;
-    }
+    if (!same && !scanning_) return;
   }
-  wake_.notify_one();
-}
-
-void ScanAhead::Enqueue(const Step& step) {
-  if (steps_.size() >= kMostSteps) steps_.pop_front();
-  steps_.push_back(step);
-  if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
-}
-
-void ScanAhead::Run() {
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    wake_.wait(lock, [this] { return stop_ || !steps_.empty(); });
-    if (stop_) return;
-    const Step step = steps_.front();
-    steps_.pop_front();
-    lock.unlock();
-    try {
-      Take(step);
-    } catch (const std::exception&) {  // out of memory: the scanner asks for the files
-      scans_.clear();
-    }
-    lock.lock();
-  }
+  queue_.Push(step);
 }
 
 ScanAhead::Scan* ScanAhead::ScanOf(const Step& step, bool* is_new) {
@@ -126,7 +97,7 @@ void ScanAhead::HandOver(Scan& scan) {
     if (!scan.dropped && filesystem_.WasRead(file.node)) continue;
     handed += file.size;
     // What cannot be read is asked for, and the error told then.
-    (void)filesystem_.WithBytes(file.node, kLargestFile, &bytes_, [&] { pages_.StoreFile(file.node, bytes_); });
+    (void)filesystem_.WithBytes(file.node, 0, kLargestFile, &bytes_, [&] { pages_.StorePages(file.node, 0, bytes_); });
     filesystem_.MarkRead(file.node);
   }
 }

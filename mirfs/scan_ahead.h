@@ -9,15 +9,12 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <deque>
 #include <mutex>
 #include <string>
-#include <string_view>
-#include <thread>
 #include <unordered_map>
 #include <vector>
 
+#include "mirfs/background_queue.h"
 #include "mirfs/page_store.h"
 #include "mirfs/versions_fs.h"
 
@@ -26,9 +23,6 @@ namespace mirage {
 class ScanAhead {
  public:
   ScanAhead(VersionsFs& filesystem, PageStore& pages);
-  ~ScanAhead();
-  ScanAhead(const ScanAhead&) = delete;
-  ScanAhead& operator=(const ScanAhead&) = delete;
 
   // A request to read `node` from its beginning was answered. Cheap. What it has no memory or thread for is not handed over.
   void Note(NodeId node) noexcept;
@@ -51,8 +45,6 @@ class ScanAhead {
     Clock::time_point used;
   };
 
-  void Enqueue(const Step& step);
-  void Run();
   void Take(const Step& step);
   Scan* ScanOf(const Step& step, bool* is_new);
   void HandOver(Scan& scan);
@@ -64,12 +56,9 @@ class ScanAhead {
 
   std::atomic<NodeId> newest_{0};      // asked for last
   std::atomic<bool> scanning_{false};  // the last step was a scan's: one file of another directory is enough to go on
-  std::mutex mutex_;                   // guards all below
-  std::condition_variable wake_;
-  std::deque<Step> steps_;
+  std::mutex mutex_;  // guards the next two
   NodeId last_directory_ = 0, last_node_ = 0;
-  bool stop_ = false;
-  std::thread thread_;                 // started by the first step
+  BackgroundQueue<Step> queue_;  // last: its thread uses what is above
 };
 
 }  // namespace mirage

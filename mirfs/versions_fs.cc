@@ -416,21 +416,21 @@ Result<std::vector<SmallFile>> VersionsFs::SmallFilesOf(NodeId node, size_t most
   return files;
 }
 
-Status VersionsFs::WithBytes(NodeId node, uint64_t largest, std::string* bytes, const std::function<void()>& use) {
+Result<uint64_t> VersionsFs::SizeOf(NodeId node) const {
+  ASSIGN_OR_RETURN(const auto inode, Find(node));
+  if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular) return Fail(EINVAL, "not a regular file");
+  return inode->entry.size;
+}
+
+Status VersionsFs::WithBytes(NodeId node, uint64_t offset, size_t length, std::string* bytes,
+                             const std::function<void()>& use) {
   const auto inode = inodes_.Hold(node);
   if (!inode) return Fail(ESTALE, "inode {:x}: not known", node);
-  const auto done = [&]() -> Status {
-    if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular || inode->entry.size > largest) {
-      return Fail(EINVAL, "not a small file");
-    }
-    bytes->clear();
-    TRY(Read(node, 0, 0, static_cast<size_t>(inode->entry.size), bytes));
-    if (bytes->size() != inode->entry.size) return Fail(EIO, "short");
-    use();
-    return {};
-  }();
+  bytes->clear();
+  Status status = Read(node, 0, offset, length, bytes);
+  if (status) use();
   inodes_.Release(node, 1);
-  return done;
+  return status;
 }
 
 Result<struct statvfs> VersionsFs::StatFilesystem() {

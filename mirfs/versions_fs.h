@@ -72,7 +72,7 @@ class VersionsFs final : public Filesystem {
   // holds them. Called by the watcher behind a refresh.
   void InvalidateChanges(const Snapshot& before, const Snapshot& after, Invalidator& invalidator) const;
 
-  // For reading ahead (scan_ahead.h). The directory of a version in which the kernel found the node last; 0: none.
+  // For reading ahead (scan_ahead.h, read_around.h). The directory of a version in which the kernel found the node last; 0: none.
   NodeId DirectoryOf(NodeId node) const { return inodes_.Parent(node); }
   // The kernel was given the file's bytes, and has them unless it dropped them. Whether that was so before.
   bool MarkRead(NodeId node) { return inodes_.MarkRead(node); }
@@ -80,9 +80,11 @@ class VersionsFs final : public Filesystem {
   // The regular files among the first `most` names of a directory, in its order, that the kernel knows and that have 1 to
   // `largest` bytes. EINVAL: not a directory of a version. ESTALE.
   Result<std::vector<SmallFile>> SmallFilesOf(NodeId directory, size_t most, uint64_t largest) const;
-  // Reads a file of at most `largest` bytes into *bytes and calls `use`; meanwhile the number stays this file's. ESTALE,
-  // EINVAL: not such a file, EIO.
-  Status WithBytes(NodeId node, uint64_t largest, std::string* bytes, const std::function<void()>& use);
+  // Of a regular file that the kernel knows. ESTALE, EINVAL: not a file.
+  Result<uint64_t> SizeOf(NodeId node) const;
+  // Reads up to `length` bytes of a file at `offset`, fewer only at its end, into *bytes and calls `use`; meanwhile the
+  // number stays this file's. ESTALE, EINVAL: not a file, EIO.
+  Status WithBytes(NodeId node, uint64_t offset, size_t length, std::string* bytes, const std::function<void()>& use);
 
   size_t inode_count() const { return inodes_.size(); }  // what the kernel holds; the root is not in it
 

@@ -19,7 +19,7 @@ Action DeclareMounts(Options&) {
         json["inodes"] = mount.inodes;
         json["requests"] = mount.requests;
         json["requests_by_kind"] = mount.requests_by_kind;
-        json["files_handed_over"] = mount.files_handed_over;
+        json["hand_overs"] = mount.hand_overs;
         json["cache_hits"] = mount.cache_hits;
         json["cache_misses"] = mount.cache_misses;
         json["cache_bytes"] = mount.cache_bytes;

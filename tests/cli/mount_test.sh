@@ -29,7 +29,7 @@ out_has "^.+ pid [0-9]+ since 2[0-9TZ:.-]+ [0-9.]+ MiB, [0-9]+ requests, [0-9]+ 
 out_has ' all versions on '
 expect 0 "$mirage" --json mounts
 out_has '"shows":"all versions".*"cache_hits":[0-9]+'
-out_has '"files_handed_over":[0-9]+'
+out_has '"hand_overs":[0-9]+'
 (cd "$mnt/debian/v1" && exec sleep 60) &
 sleeper=$!
 sleep 0.3

@@ -16,7 +16,7 @@
 #include "store/ref_log.h"
 #include "store/revision.h"
 #include "store/source_facts.h"
-#include "tests/fuzz/fat_target.h"
+#include "tests/fuzz/disk_target.h"
 #include "tests/fuzz/image_decoders.h"
 #include "tests/testing/memory_objects.h"
 #include "tests/testing/object_samples.h"
@@ -377,6 +377,7 @@ const std::vector<FuzzTarget>& FuzzTargets() {
       {"facts_index", RunFactsIndex, FactsIndexSeeds},
       {"rpm_header", RunRpmHeader, RpmHeaderSeeds},
       {"recipe", RunRecipe, RecipeSeeds},
+      {"ext", RunExt, ExtSeeds},
       {"fat", RunFat, FatSeeds},
   };
   static const std::vector<FuzzTarget> kTargets = [] {

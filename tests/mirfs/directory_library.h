@@ -16,6 +16,7 @@
 #include "indexer/importer.h"
 #include "mirfs/control.h"
 #include "mirfs/fuse_ops.h"
+#include "mirfs/read_around.h"
 #include "mirfs/scan_ahead.h"
 #include "mirfs/versions_fs.h"
 #include "mirfs/watcher.h"
@@ -92,14 +93,18 @@ class InProcessMount {
       filesystem_->InvalidateChanges(before, after, *session_);
     });
     scan_ahead_ = std::make_unique<ScanAhead>(*filesystem_, *session_);
-    session_->OnFirstRead([this](NodeId node) { scan_ahead_->Note(node); });
+    read_around_ = std::make_unique<ReadAround>(*filesystem_, *session_);
+    session_->OnRead([this](NodeId node, uint64_t offset, size_t size) {
+      if (offset == 0) scan_ahead_->Note(node);
+      read_around_->Note(node, offset, size);
+    });
     server_ = std::thread([this] { Must(session_->Serve()); });
   }
   ~InProcessMount() {
     if (!Unmount(mountpoint_, false)) (void)Unmount(mountpoint_, true);
     server_.join();
   }
-  uint64_t StoredFiles() const { return session_->stored_files(); }
+  uint64_t HandOvers() const { return session_->hand_overs(); }
   uint64_t Requests(const std::string& name) const { return session_->Requests().at(name); }
   const VersionsFs& filesystem() const { return *filesystem_; }
 
@@ -109,6 +114,7 @@ class InProcessMount {
   std::unique_ptr<VersionsFs> filesystem_;
   std::unique_ptr<FuseSession> session_;
   std::unique_ptr<ScanAhead> scan_ahead_;
+  std::unique_ptr<ReadAround> read_around_;
   std::unique_ptr<Watcher> watcher_;
   std::thread server_;
 };

@@ -1,0 +1,66 @@
+#include "mirfs/read_around.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace mirage {
+namespace {
+
+constexpr size_t kMostAsked = 32 << 10;  // more at a time is the kernel's own reading ahead
+constexpr uint64_t kWindowBytes = 512 << 10;  // about a block
+constexpr uint64_t kMostWindows = 1 << 16;    // longer files are asked for behind them
+constexpr uint64_t kWholeBytes = 64 << 20;    // a longer file is never handed over whole
+constexpr size_t kLeastTouched = 8, kTouchedShare = 8;  // windows, and a part of all of them, before the others follow
+constexpr size_t kMostFiles = 4, kMostSteps = 64;
+constexpr auto kReadingEnds = std::chrono::seconds(1);  // of idleness: who comes then may find the pages gone
+
+}  // namespace
+
+ReadAround::ReadAround(VersionsFs& filesystem, PageStore& pages)
+    : filesystem_(filesystem), pages_(pages), queue_(kMostSteps, [this](const Step& step) { Take(step); }) {}
+
+void ReadAround::Note(NodeId node, uint64_t offset, size_t size) noexcept {
+  // At its beginning every file is read, most of them to their end.
+  if (size <= kMostAsked && offset >= kWindowBytes) queue_.Push({.node = node, .window = offset / kWindowBytes});
+}
+
+ReadAround::File* ReadAround::FileOf(NodeId node) {
+  const auto now = Clock::now();
+  std::erase_if(files_, [&](const File& file) { return now - file.used > kReadingEnds; });
+  auto found = std::find_if(files_.begin(), files_.end(), [&](const File& file) { return file.node == node; });
+  if (found == files_.end()) {
+    const auto size = filesystem_.SizeOf(node);
+    if (!size) return nullptr;
+    if (files_.size() == kMostFiles) {
+      files_.erase(std::min_element(files_.begin(), files_.end(), [](const File& a, const File& b) { return a.used < b.used; }));
+    }
+    File file;
+    file.node = node;
+    file.windows.resize(std::min((*size + kWindowBytes - 1) / kWindowBytes, kMostWindows));
+    found = files_.insert(files_.end(), std::move(file));
+  }
+  found->used = now;
+  return &*found;
+}
+
+void ReadAround::Take(const Step& step) {
+  File* const file = FileOf(step.node);
+  if (file == nullptr || step.window >= file->windows.size()) return;
+  const Window before = file->windows[step.window];
+  if (before == Window::kTouched) HandOver(*file, step.window);
+  if (before != Window::kUntouched) return;
+  file->windows[step.window] = Window::kTouched;
+  const size_t enough = std::max(kLeastTouched, file->windows.size() / kTouchedShare);
+  if (++file->touched != enough || file->windows.size() * kWindowBytes > kWholeBytes) return;
+  for (uint64_t window = 0; window < file->windows.size() && !queue_.stopping(); ++window) HandOver(*file, window);
+  file->used = Clock::now();
+}
+
+void ReadAround::HandOver(File& file, uint64_t window) {
+  if (std::exchange(file.windows[window], Window::kGiven) == Window::kGiven) return;
+  const uint64_t offset = window * kWindowBytes;
+  // What cannot be read is asked for, and the error told then.
+  (void)filesystem_.WithBytes(file.node, offset, kWindowBytes, &bytes_, [&] { pages_.StorePages(file.node, offset, bytes_); });
+}
+
+}  // namespace mirage
