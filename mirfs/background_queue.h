@@ -1,6 +1,8 @@
-// Work that may as well not be done, by a thread of its own: what is pushed to a full queue takes the place of the oldest.
-// Thread-safe. The thread starts with the first push.
+// Work that may as well not be done, by a thread of its own, which gives way to threads that somebody waits for: what is
+// pushed to a full queue takes the place of the oldest. Thread-safe. The thread starts with the first push.
 #pragma once
+
+#include <sys/resource.h>
 
 #include <condition_variable>
 #include <deque>
@@ -43,14 +45,12 @@ class BackgroundQueue {
     }
     wake_.notify_one();
   }
-  // For long steps: it is time to end.
-  bool stopping() const {
-    const std::lock_guard lock(mutex_);
-    return stop_;
-  }
 
  private:
+  static constexpr int kNice = 5;
+
   void Run() {
+    (void)setpriority(PRIO_PROCESS, 0, kNice);  // in Linux the calling thread's alone
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [this] { return stop_ || !steps_.empty(); });
@@ -68,7 +68,7 @@ class BackgroundQueue {
 
   const size_t most_;
   const std::function<void(const Step&)> take_;
-  mutable std::mutex mutex_;  // guards all below; not held while a step is taken
+  std::mutex mutex_;  // guards all below; not held while a step is taken
   std::condition_variable wake_;
   std::deque<Step> steps_;
   bool stop_ = false;

@@ -9,8 +9,6 @@ namespace {
 constexpr size_t kMostAsked = 32 << 10;  // more at a time is the kernel's own reading ahead
 constexpr uint64_t kWindowBytes = 512 << 10;  // about a block
 constexpr uint64_t kMostWindows = 1 << 16;    // longer files are asked for behind them
-constexpr uint64_t kWholeBytes = 64 << 20;    // a longer file is never handed over whole
-constexpr size_t kLeastTouched = 8, kTouchedShare = 8;  // windows, and a part of all of them, before the others follow
 constexpr size_t kMostFiles = 4, kMostSteps = 64;
 constexpr auto kReadingEnds = std::chrono::seconds(1);  // of idleness: who comes then may find the pages gone
 
@@ -46,18 +44,13 @@ ReadAround::File* ReadAround::FileOf(NodeId node) {
 void ReadAround::Take(const Step& step) {
   File* const file = FileOf(step.node);
   if (file == nullptr || step.window >= file->windows.size()) return;
-  const Window before = file->windows[step.window];
-  if (before == Window::kTouched) HandOver(*file, step.window);
-  if (before != Window::kUntouched) return;
-  file->windows[step.window] = Window::kTouched;
-  const size_t enough = std::max(kLeastTouched, file->windows.size() / kTouchedShare);
-  if (++file->touched != enough || file->windows.size() * kWindowBytes > kWholeBytes) return;
-  for (uint64_t window = 0; window < file->windows.size() && !queue_.stopping(); ++window) HandOver(*file, window);
-  file->used = Clock::now();
+  Window& window = file->windows[step.window];
+  if (window == Window::kTouched) HandOver(*file, step.window);
+  if (window == Window::kUntouched) window = Window::kTouched;
 }
 
 void ReadAround::HandOver(File& file, uint64_t window) {
-  if (std::exchange(file.windows[window], Window::kGiven) == Window::kGiven) return;
+  file.windows[window] = Window::kGiven;
   const uint64_t offset = window * kWindowBytes;
   // What cannot be read is asked for, and the error told then.
   (void)filesystem_.WithBytes(file.node, offset, kWindowBytes, &bytes_, [&] { pages_.StorePages(file.node, offset, bytes_); });

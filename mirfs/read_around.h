@@ -1,8 +1,6 @@
 // Who reads a long file here and there (a database, an archive's index) asks for a page at a time, and each time a block
 // of some hundred KiB is decompressed for it. Where it comes back to the same neighbourhood, the kernel is given all of that
-// (FUSE_NOTIFY_STORE), since it lies decompressed in the cache; and when it has come to many of a file's neighbourhoods,
-// the others are decompressed by the other cores before it gets there, if the file is not too large. One look here and
-// one there start nothing.
+// (FUSE_NOTIFY_STORE), since it lies decompressed in the cache. One look here and one there start nothing.
 //
 // For read-only mounts, as scan_ahead.h. Thread-safe.
 #pragma once
@@ -36,7 +34,6 @@ class ReadAround {
   struct File {
     NodeId node = 0;
     std::vector<Window> windows;
-    size_t touched = 0;  // of them
     Clock::time_point used;
   };
 

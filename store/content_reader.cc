@@ -46,6 +46,15 @@ struct ContentReader::Impl {
     uint16_t slot;
   };
   Result<std::optional<FoundBlock>> FindBlock(const ObjectId& chunk, std::optional<Location> location) const;
+  // The chunks of a content mostly lie one behind the other: a look at the next row of the block before saves one into the
+  // index, and long reads took a third of their time for those.
+  static std::optional<FoundBlock> NextIn(const std::optional<FoundBlock>& before, const ObjectId& chunk) {
+    if (!before || before->slot + size_t{1} >= before->block->rows().size()) return std::nullopt;
+    const auto slot = static_cast<uint16_t>(before->slot + 1);
+    const BlockRow& row = before->block->rows()[slot];
+    if (row.kind != ObjectKind::kChunk || row.id != chunk) return std::nullopt;
+    return FoundBlock{before->block, slot};
+  }
   Result<std::shared_ptr<const SegmentList>> LoadNode(const NodeKey& key) const;
   Result<std::shared_ptr<const SegmentList>> GetNode(const NodeKey& key) const {
     return nodes.GetOrLoad(key, [&] { return LoadNode(key); });
@@ -54,9 +63,10 @@ struct ContentReader::Impl {
                          const VisitChunk& visit) const;
   // From the segment that holds `offset` on.
   Status VisitChunks(const ObjectId& content, uint64_t size, uint64_t offset, const VisitChunk& visit) const;
-  // `location`: where the chunk lies, if that was looked up already.
+  // `location`: where the chunk lies, if that was looked up already. `before`: where the chunk before it was found, and then
+  // where this one was.
   Status AppendChunk(const ObjectId& chunk, const std::optional<Location>& location, uint64_t chunk_bytes, size_t from,
-                     size_t length, std::string* out) const;
+                     size_t length, std::string* out, std::optional<FoundBlock>* before) const;
 };
 
 // A collection may take a pack away between the two looks, if the snapshot was swapped meanwhile: then the new one knows
@@ -140,8 +150,12 @@ Status ContentReader::Impl::VisitChunks(const ObjectId& content, uint64_t size, 
 }
 
 Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, const std::optional<Location>& location,
-                                        uint64_t chunk_bytes, size_t from, size_t length, std::string* out) const {
-  ASSIGN_OR_RETURN(const auto found, FindBlock(chunk, location));
+                                        uint64_t chunk_bytes, size_t from, size_t length, std::string* out,
+                                        std::optional<FoundBlock>* before) const {
+  auto found = NextIn(*before, chunk);
+  if (!found) {
+    ASSIGN_OR_RETURN(found, FindBlock(chunk, location));
+  }
   if (!found) return Fail(EIO, "chunk {}: missing from the library", chunk.Hex());
   const Block& block = *found->block;
   if (found->slot >= block.rows().size()) {
@@ -152,6 +166,7 @@ Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, const std::option
     return Fail(EIO, "chunk {}: another object lies where the index says", chunk.Hex());
   }
   out->append(block.Bytes(found->slot).substr(from, length));
+  *before = std::move(found);
   return {};
 }
 
@@ -163,16 +178,17 @@ ContentReader::~ContentReader() = default;
 Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length,
                            std::string* out) const {
   if (offset >= size || length == 0) return {};
+  std::optional<Impl::FoundBlock> before;
   if (size <= kOneChunkBytes) {
     // Most likely one chunk, whose id is then the content's: one look into the index, where the list's way takes three.
     ASSIGN_OR_RETURN(const auto location, impl_->index.FindChunk(content));
     if (location) {
       return impl_->AppendChunk(content, location, size, static_cast<size_t>(offset),
-                                static_cast<size_t>(std::min<uint64_t>(length, size - offset)), out);
+                                static_cast<size_t>(std::min<uint64_t>(length, size - offset)), out, &before);
     }
   }
   const uint64_t end = offset + std::min<uint64_t>(length, size - offset);
-  const size_t before = out->size();
+  const size_t bytes_before = out->size();
   const Status status = impl_->VisitChunks(
       content, size, offset, [&](const ObjectId& chunk, uint64_t start, uint64_t chunk_bytes) -> Result<bool> {
         const uint64_t from = std::max(offset, start);
@@ -180,11 +196,12 @@ Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offs
         if (chunk.IsZero()) {
           out->append(wanted, '\0');
         } else {
-          TRY(impl_->AppendChunk(chunk, std::nullopt, chunk_bytes, static_cast<size_t>(from - start), wanted, out));
+          TRY(impl_->AppendChunk(chunk, std::nullopt, chunk_bytes, static_cast<size_t>(from - start), wanted, out,
+                                  &before));
         }
         return start + chunk_bytes < end;
       });
-  if (!status) out->resize(before);
+  if (!status) out->resize(bytes_before);
   return status;
 }
 

@@ -185,11 +185,13 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
       ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) {
     return Fail(EIO, "{}: the frame has another size than the header says", Where(pack, offset));
   }
-  // Not resize_and_overwrite: libstdc++ 12 hands its operation the capacity, not the size asked for.
-  block->bytes_.resize(header.raw_bytes);
-  const size_t n = ZSTD_decompressDCtx(DecompressionContext(), block->bytes_.data(), block->bytes_.size(), frame.data(),
-                                       frame.size());
-  const bool whole = n == block->bytes_.size();  // an error code is a number beyond any size
+  bool whole = false;
+  // The operation's second argument is not used: of libstdc++ 12 it is the capacity, not the size asked for.
+  block->bytes_.resize_and_overwrite(header.raw_bytes, [&](char* out, size_t) {
+    const size_t n = ZSTD_decompressDCtx(DecompressionContext(), out, header.raw_bytes, frame.data(), frame.size());
+    whole = n == header.raw_bytes;  // an error code is a number beyond any size
+    return whole ? n : 0;
+  });
   if (!whole) return Fail(EIO, "{}: the frame does not decompress", Where(pack, offset));
   return block;
 }

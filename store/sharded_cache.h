@@ -25,9 +25,10 @@ class ShardedCache {
     uint64_t hits = 0, misses = 0, cached_bytes = 0;
   };
 
-  // `largest_value_bytes`: a shard holds several of them, so that one value does not empty it.
+  // `largest_value_bytes`: a shard holds many of them. With few, chance would fill one shard twice as much as another, and
+  // what fits into the cache as a whole would be loaded again and again.
   ShardedCache(size_t limit_bytes, size_t largest_value_bytes)
-      : shards_(std::clamp<size_t>(limit_bytes / (4 * largest_value_bytes), 1, kMaxShards)),
+      : shards_(std::clamp<size_t>(limit_bytes / (kLeastValues * largest_value_bytes), 1, kMaxShards)),
         shard_limit_bytes_(limit_bytes / shards_.size()) {}
 
   // `load` gives Result<Pointer>; its error goes to all who waited, and is not kept.
@@ -83,7 +84,7 @@ class ShardedCache {
   }
 
  private:
-  static constexpr size_t kMaxShards = 16;
+  static constexpr size_t kMaxShards = 16, kLeastValues = 32;
   static constexpr size_t kNodeBytes = 160;  // what an entry costs beside its value
 
   struct Node {
