@@ -1,7 +1,6 @@
 #include "mirfs/read_around.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace mirage {
 namespace {

@@ -7,7 +7,7 @@
 
 #include <chrono>
 #include <cstdint>
-#include <mutex>
+#include <string>
 #include <vector>
 
 #include "mirfs/background_queue.h"

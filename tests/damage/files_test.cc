@@ -115,6 +115,15 @@ TEST_F(Files, FlippedBits) {
   }
 }
 
+// A bit makes a digit of a checksum another letter for the same number.
+TEST_F(Files, DigitsInCapitals) {
+  const std::string bytes = Bytes("refs.log");
+  for (size_t line = bytes.find('\n') + 1; line < bytes.size(); line = bytes.find('\n', line) + 1) {
+    const size_t checksum = bytes.rfind('\t', bytes.find('\n', line)) + 1;
+    Flip("refs.log", bytes, bytes.find_first_of("abcdef", checksum), 5);
+  }
+}
+
 TEST_F(Files, Lengths) {
   const unsigned seed = Seed();
   SCOPED_TRACE(fmt::format("MIRAGE_SEED={}", seed));
