@@ -69,8 +69,9 @@ void BlockPrefetcher::Run() {
     stream.reading = false;
     if (window.next_offset <= offset) {
       stream.exhausted = true;
-    } else if (stream.ahead == offset) {
-      stream.ahead = window.next_offset;
+    } else {
+      // Who reads may have come into this window, or past it, while it was read.
+      stream.ahead = std::max(stream.ahead, window.next_offset);
       // The next window is another thread's to read while this one decodes.
       if (Wants(stream)) {
         stream.reading = true;
