@@ -2,8 +2,6 @@
 // pushed to a full queue takes the place of the oldest. Thread-safe. The thread starts with the first push.
 #pragma once
 
-#include <sys/resource.h>
-
 #include <condition_variable>
 #include <deque>
 #include <exception>
@@ -11,6 +9,8 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+
+#include "store/give_way.h"
 
 namespace mirage {
 
@@ -47,10 +47,8 @@ class BackgroundQueue {
   }
 
  private:
-  static constexpr int kNice = 5;
-
   void Run() {
-    (void)setpriority(PRIO_PROCESS, 0, kNice);  // in Linux the calling thread's alone
+    GiveWay();
     std::unique_lock lock(mutex_);
     for (;;) {
       wake_.wait(lock, [this] { return stop_ || !steps_.empty(); });

@@ -18,6 +18,8 @@ namespace mirage {
 
 using NodeId = uint64_t;            // the kernel's inode; 1 is the root
 constexpr NodeId kRootNode = 1;
+// A read of no more is what a client waits for; a longer one is mostly the kernel's reading ahead.
+constexpr size_t kMostAwaitedBytes = 32 << 10;
 
 struct NodeAttributes {
   NodeId node = 0;

@@ -42,7 +42,6 @@ Body BodyOf(const void* request, ssize_t size) {
 
 // The client does nothing until it is answered. Not so with bytes that are read ahead, which come in larger pieces, or
 // written behind.
-constexpr uint32_t kMostAwaitedBytes = 32 << 10;
 bool ClientWaits(uint32_t opcode, const void* request, ssize_t size) {
   switch (opcode) {
     case FUSE_READ:

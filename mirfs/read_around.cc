@@ -5,7 +5,6 @@
 namespace mirage {
 namespace {
 
-constexpr size_t kMostAsked = 32 << 10;  // more at a time is the kernel's own reading ahead
 constexpr uint64_t kWindowBytes = 512 << 10;  // about a block
 constexpr uint64_t kMostWindows = 1 << 16;    // longer files are asked for behind them
 constexpr size_t kMostFiles = 4, kMostSteps = 64;
@@ -18,7 +17,7 @@ ReadAround::ReadAround(VersionsFs& filesystem, PageStore& pages)
 
 void ReadAround::Note(NodeId node, uint64_t offset, size_t size) noexcept {
   // At its beginning every file is read, most of them to their end.
-  if (size <= kMostAsked && offset >= kWindowBytes) queue_.Push({.node = node, .window = offset / kWindowBytes});
+  if (size <= kMostAwaitedBytes && offset >= kWindowBytes) queue_.Push({.node = node, .window = offset / kWindowBytes});
 }
 
 ReadAround::File* ReadAround::FileOf(NodeId node) {
@@ -44,15 +43,15 @@ void ReadAround::Take(const Step& step) {
   File* const file = FileOf(step.node);
   if (file == nullptr || step.window >= file->windows.size()) return;
   Window& window = file->windows[step.window];
-  if (window == Window::kTouched) HandOver(*file, step.window);
-  if (window == Window::kUntouched) window = Window::kTouched;
-}
-
-void ReadAround::HandOver(File& file, uint64_t window) {
-  file.windows[window] = Window::kGiven;
-  const uint64_t offset = window * kWindowBytes;
+  if (window == Window::kUntouched) {
+    window = Window::kTouched;
+    return;
+  }
+  if (window == Window::kGiven) return;  // and is asked for all the same: O_DIRECT, or no room in the kernel
+  window = Window::kGiven;
+  const uint64_t offset = step.window * kWindowBytes;
   // What cannot be read is asked for, and the error told then.
-  (void)filesystem_.WithBytes(file.node, offset, kWindowBytes, &bytes_, [&] { pages_.StorePages(file.node, offset, bytes_); });
+  (void)filesystem_.WithBytes(step.node, offset, kWindowBytes, &bytes_, [&] { pages_.StorePages(step.node, offset, bytes_); });
 }
 
 }  // namespace mirage

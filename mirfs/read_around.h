@@ -39,7 +39,6 @@ class ReadAround {
 
   void Take(const Step& step);
   File* FileOf(NodeId node);
-  void HandOver(File& file, uint64_t window);
 
   VersionsFs& filesystem_;
   PageStore& pages_;

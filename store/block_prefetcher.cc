@@ -1,15 +1,10 @@
 #include "store/block_prefetcher.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 
+#include "store/give_way.h"
+
 namespace mirage {
-namespace {
-
-constexpr int kNice = 5;
-
-}  // namespace
 
 BlockPrefetcher::BlockPrefetcher(size_t ahead_bytes, size_t window_bytes, unsigned threads, Read read)
     : ahead_bytes_(ahead_bytes), window_bytes_(window_bytes), thread_count_(threads), read_(std::move(read)) {}
@@ -52,8 +47,7 @@ void BlockPrefetcher::Note(const Location& location) {
 }
 
 void BlockPrefetcher::Run() {
-  // Gives way to threads that somebody waits for. In Linux this is the calling thread's alone.
-  (void)setpriority(PRIO_PROCESS, 0, kNice);
+  GiveWay();
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });

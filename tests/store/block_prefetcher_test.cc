@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <utility>
 
 namespace mirage {
 namespace {
@@ -76,6 +77,22 @@ TEST_F(BlockPrefetcherTest, ReadersOfSeveralPacksAreKeptApart) {
     for (PackNumber pack = 1; pack <= 8; ++pack) prefetcher_->Note(At(pack, block));
   }
   for (PackNumber pack = 1; pack <= 8; ++pack) EXPECT_TRUE(WaitFor(pack, 50)) << pack;
+}
+
+// A reader that is faster than the disk comes into the window that is being read for it, and past it.
+TEST_F(BlockPrefetcherTest, WhatAReaderComesIntoIsNotReadAgain) {
+  bool first = true;  // of the windows: read by one thread at a time, since the next one is asked for behind it
+  prefetcher_ = std::make_unique<BlockPrefetcher>(20 * kBlock, 5 * kBlock, 2,
+                                                  [&](PackNumber pack, uint64_t offset, size_t bytes) {
+    if (std::exchange(first, false)) {
+      for (uint32_t block = 12; block < 15; ++block) prefetcher_->Note(At(pack, block));
+    }
+    return ReadWindow(pack, offset, bytes);
+  });
+  prefetcher_->Note(At(1, 10));
+  prefetcher_->Note(At(1, 11));
+  EXPECT_TRUE(WaitFor(1, 34));  // 20 blocks behind the end of block 14; none twice
+  prefetcher_.reset();
 }
 
 }  // namespace
