@@ -12,22 +12,29 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <ctime>
-#include <deque>
-#include <future>
 #include <map>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
+
+#include "indexer/ordered_work.h"
 
 namespace mirage {
 namespace {
 
 constexpr size_t kReadBytes = 1 << 20;
-constexpr size_t kGuesses = 2;     // large files that are hashed beside the walk
+constexpr size_t kLargeReadBytes = 256 << 10;  // of a file that is only compared: stays in the processor's cache
+// Of files whose reading has begun, or may: how many, each of them open, and their bytes. Large ones count as so much.
+constexpr size_t kMaxReads = 64;
+constexpr size_t kMaxReadsBytes = 8 << 20;
+constexpr size_t kReadsToWakeFor = 8;
+constexpr int kMaxReaders = 4;
 constexpr size_t kOpenDepth = 64;  // directories deeper than this are reached anew from the deepest open one above
 
 class Descriptor {
@@ -113,7 +120,11 @@ bool StampsEveryChange(unsigned long type) {
 
 class DirectorySource::Walk {
  public:
-  Walk(const DirectorySource& source, ImportSink& sink) : source_(source), sink_(sink) {}
+  Walk(const DirectorySource& source, ImportSink& sink)
+      : source_(source),
+        sink_(sink),
+        reads_(std::min<int>(kMaxReaders, static_cast<int>(std::thread::hardware_concurrency()) - 1), kReadsToWakeFor,
+               [this](RegularFile& file) { ReadBeside(file); }) {}
   ~Walk() { given_up_ = true; }
 
   Status Run() {
@@ -137,11 +148,13 @@ class DirectorySource::Walk {
       const std::string name = stack_.back().subdirectories[stack_.back().next++];
       TRY(Enter(name));
     }
-    return Settle(0);
+    while (reads_.size() > 0) TRY(TakeRead());
+    return {};
   }
 
  private:
   using Inode = std::pair<dev_t, ino_t>;
+  using Name = std::pair<std::string, unsigned char>;  // and d_type
   struct Frame {
     std::string path, name;  // from the top; the last component
     Descriptor directory;    // closed below kOpenDepth once its files are read
@@ -149,14 +162,23 @@ class DirectorySource::Walk {
     std::vector<std::string> subdirectories;
     size_t next = 0;
   };
-  // A large file that is being hashed beside the walk, to see whether it is what it was.
-  struct Guess {
+  // A file that is read beside the walk.
+  struct RegularFile {
     Descriptor file;
     std::string path;
-    struct stat st;
+    struct stat st = {};
+    bool unchanged = false;               // its bytes are not wanted
+    std::optional<LikelyContent> likely;
+
+    uint64_t size() const { return static_cast<uint64_t>(st.st_size); }
+    size_t cost() const { return unchanged ? 0 : static_cast<size_t>(std::min(size(), kWholeFileBytes)); }
+
+    // What is filled in.
+    std::optional<Error> error;
     XattrSet xattrs;
-    ObjectId content;
-    std::future<Result<bool>> is_right;
+    bool is_likely = false;
+    std::string bytes;    // of a file that is not large, if it is not what is likely
+    struct stat after = {};
   };
 
   std::string HostPath(std::string_view path) const {
@@ -224,12 +246,15 @@ class DirectorySource::Walk {
     ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, frame.path));
     TRY(AddEntry(frame.path, EntryFromStat(st), xattrs, ""));
     ASSIGN_OR_RETURN(const auto names, List(fd, frame.path));
-    for (const std::string& name : names) {
+    for (const auto& [name, type] : names) {
       if (Interrupted()) return Fail(EINTR, "interrupted");
       std::string path = frame.path.empty() ? name : frame.path + "/" + name;
       if (sink_.Excluded(path)) continue;
-      struct stat child;
-      if (fstatat(fd, name.c_str(), &child, AT_SYMLINK_NOFOLLOW) != 0) {
+      struct stat child = {};
+      if (type == DT_REG) {  // it is asked once it is open
+        child.st_mode = S_IFREG;
+        TRY(AddChild(fd, name, std::move(path), child));
+      } else if (fstatat(fd, name.c_str(), &child, AT_SYMLINK_NOFOLLOW) != 0) {
         if (errno != ENOENT) return Failed(errno, path);
         Warn(path, "went away while it was being read");
       } else if (S_ISDIR(child.st_mode)) {
@@ -241,7 +266,7 @@ class DirectorySource::Walk {
     return {};
   }
 
-  Result<std::vector<std::string>> List(int fd, const std::string& path) {
+  Result<std::vector<Name>> List(int fd, const std::string& path) {
     const int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);  // a position of its own, closed by closedir
     DIR* stream = copy < 0 ? nullptr : fdopendir(copy);
     if (stream == nullptr) {
@@ -250,11 +275,11 @@ class DirectorySource::Walk {
       return Failed(code, path);
     }
     const std::unique_ptr<DIR, int (*)(DIR*)> closer(stream, closedir);
-    std::vector<std::string> names;
+    std::vector<Name> names;
     errno = 0;
     while (const dirent* entry = readdir(stream)) {
       const std::string_view name = entry->d_name;
-      if (name != "." && name != "..") names.emplace_back(name);
+      if (name != "." && name != "..") names.emplace_back(name, entry->d_type);
       errno = 0;
     }
     if (errno != 0) return Failed(errno, path);
@@ -263,10 +288,6 @@ class DirectorySource::Walk {
   }
 
   Status AddChild(int fd, const std::string& name, std::string path, struct stat st) {
-    if (st.st_nlink > 1) {
-      const auto first = firsts_.find({st.st_dev, st.st_ino});
-      if (first != firsts_.end()) return sink_.AddLink(std::move(path), first->second);
-    }
     if (S_ISREG(st.st_mode)) {
       Descriptor file = OpenAt(fd, name.c_str(), 0);
       if (!file && (errno == ENOENT || errno == ELOOP)) {
@@ -279,9 +300,10 @@ class DirectorySource::Walk {
         Warn(path, "was replaced while it was being read, and was left out");
         return {};
       }
-      if (st.st_nlink > 1) firsts_.emplace(Inode{st.st_dev, st.st_ino}, path);
+      if (const std::string* first = FirstName(st, path)) return sink_.AddLink(std::move(path), *first);
       return AddRegular(std::move(file), std::move(path), st);
     }
+    if (const std::string* first = FirstName(st, path)) return sink_.AddLink(std::move(path), *first);
     std::string target;
     if (S_ISLNK(st.st_mode)) {
       target.resize(PATH_MAX);
@@ -290,7 +312,6 @@ class DirectorySource::Walk {
       target.resize(static_cast<size_t>(length));
     }
     ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, path, name));
-    if (st.st_nlink > 1) firsts_.emplace(Inode{st.st_dev, st.st_ino}, path);
     return AddEntry(path, EntryFromStat(st), xattrs, std::move(target));
   }
 
@@ -298,33 +319,95 @@ class DirectorySource::Walk {
     return sink_.Add(path, std::move(entry), xattrs, std::move(target));
   }
 
-  Status AddRegular(Descriptor file, std::string path, const struct stat& st) {
-    const int fd = file.get();
-    ASSIGN_OR_RETURN(XattrSet xattrs, ReadXattrs(fd, path));
-    const auto size = static_cast<uint64_t>(st.st_size);
-    if (const auto filesystem = FilesystemOf(fd, st.st_dev)) {
+  // The name that an inode with several names was added under. None: this is the first.
+  const std::string* FirstName(const struct stat& st, const std::string& path) {
+    if (st.st_nlink < 2) return nullptr;
+    const auto [first, is_new] = firsts_.try_emplace(Inode{st.st_dev, st.st_ino}, path);
+    return is_new ? nullptr : &first->second;
+  }
+
+  Status AddRegular(Descriptor opened, std::string path, const struct stat& st) {
+    RegularFile file;
+    file.file = std::move(opened);
+    file.path = std::move(path);
+    file.st = st;
+    if (const auto filesystem = FilesystemOf(file.file.get(), st.st_dev)) {
       const FileFacts facts{*filesystem, st.st_ino, st.st_ctim.tv_sec, static_cast<uint32_t>(st.st_ctim.tv_nsec)};
-      if (sink_.Unchanged(path, EntryFromStat(st), size, facts)) return sink_.AddUnchanged(path, &xattrs);
+      if (sink_.Unchanged(file.path, EntryFromStat(st), file.size(), facts)) {
+        ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(file.file.get(), file.path));
+        return sink_.AddUnchanged(file.path, &xattrs);
+      }
     }
-    if (size > kWholeFileBytes) {
-      const auto likely = sink_.LikelyContent(path, EntryFromStat(st), size);
-      if (!likely) return AddLarge(fd, path, st, xattrs);
-      guesses_.push_back({std::move(file), path, st, std::move(xattrs), *likely, {}});
-      guesses_.back().is_right = std::async(
-          std::launch::async, [this, fd, path, size, content = *likely] { return Hashes(fd, path, size, content); });
-      return Settle(kGuesses);
+    file.likely = sink_.Likely(file.path, EntryFromStat(st), file.size());
+    while (reads_.size() > 0 &&
+           (reads_.size() >= kMaxReads || reads_bytes_ + file.cost() > kMaxReadsBytes || reads_.FirstIsDone())) {
+      TRY(TakeRead());
     }
-    uint64_t got = 0;
+    reads_bytes_ += file.cost();
+    reads_.Add(std::move(file));
+    return {};
+  }
+
+  // Runs beside the walk, on several threads.
+  void ReadBeside(RegularFile& file) const {
+    const Status status = TryReadBeside(file);
+    if (!status) file.error = status.error();
+  }
+  Status TryReadBeside(RegularFile& file) const {
+    const int fd = file.file.get();
+    ASSIGN_OR_RETURN(file.xattrs, ReadXattrs(fd, file.path));
+    if (file.size() > kWholeFileBytes) {
+      if (!file.likely) return {};  // it is streamed
+      ASSIGN_OR_RETURN(file.is_likely, Is(fd, file.path, *file.likely));
+    } else {
+      ASSIGN_OR_RETURN(file.bytes, ReadWhole(fd, file.path, file.size()));
+      if (file.likely && Fingerprinter(file.likely->key).Of(file.bytes) == file.likely->fingerprint) {
+        file.is_likely = true;
+        file.bytes.clear();
+      }
+    }
+    if (fstat(fd, &file.after) != 0) return Failed(errno, file.path);
+    return {};
+  }
+
+  // Adds the first of the files that are being read.
+  Status TakeRead() {
+    RegularFile file = reads_.Take();
+    reads_bytes_ -= file.cost();
+    if (file.error) return tl::make_unexpected(*std::move(file.error));
+    uint64_t got = file.bytes.size();
+    if (file.is_likely) {
+      got = file.likely->size;
+      TRY(sink_.AddLikely(file.path, EntryFromStat(file.st), file.xattrs, *file.likely));
+    } else if (file.size() <= kWholeFileBytes) {
+      TRY(sink_.AddFile(file.path, EntryFromStat(file.st), file.xattrs, std::move(file.bytes)));
+    } else {
+      got = 0;
+      TRY(sink_.BeginFile(file.path, EntryFromStat(file.st), file.xattrs));
+      TRY(ReadLarge(file.file.get(), file.path, file.size(), got));
+      TRY(sink_.EndFile());
+      if (fstat(file.file.get(), &file.after) != 0) return Failed(errno, file.path);
+    }
+    const struct stat &before = file.st, &after = file.after;
+    if (got != file.size() || after.st_size != before.st_size || after.st_mtim.tv_sec != before.st_mtim.tv_sec ||
+        after.st_mtim.tv_nsec != before.st_mtim.tv_nsec) {
+      Warn(file.path, "changed while it was being read");
+    }
+    return {};
+  }
+
+  // As much as there is, of at most `size` bytes.
+  Result<std::string> ReadWhole(int fd, const std::string& path, uint64_t size) const {
     std::string bytes;
-    bytes.resize_and_overwrite(static_cast<size_t>(size), [&](char*, size_t) { return static_cast<size_t>(size); });
+    bytes.resize_and_overwrite(static_cast<size_t>(size), [](char*, size_t n) { return n; });
+    uint64_t got = 0;
     while (got < size) {
       ASSIGN_OR_RETURN(const size_t n, ReadAt(fd, path, got, bytes.data() + got, static_cast<size_t>(size - got)));
       if (n == 0) break;
       got += n;
     }
     bytes.resize(static_cast<size_t>(got));
-    TRY(sink_.AddFile(path, EntryFromStat(st), xattrs, std::move(bytes)));
-    return CheckSteady(fd, path, st, got);
+    return bytes;
   }
 
   // One read, of what comes; 0: the file ends.
@@ -337,55 +420,19 @@ class DirectorySource::Walk {
     return static_cast<size_t>(n);
   }
 
-  Status AddLarge(int fd, const std::string& path, const struct stat& st, const XattrSet& xattrs) {
-    uint64_t got = 0;
-    TRY(sink_.BeginFile(path, EntryFromStat(st), xattrs));
-    TRY(ReadLarge(fd, path, static_cast<uint64_t>(st.st_size), got));
-    TRY(sink_.EndFile());
-    return CheckSteady(fd, path, st, got);
-  }
-
-  Status CheckSteady(int fd, const std::string& path, const struct stat& st, uint64_t got) {
-    struct stat after;
-    if (fstat(fd, &after) != 0) return Failed(errno, path);
-    if (got != static_cast<uint64_t>(st.st_size) || after.st_size != st.st_size ||
-        after.st_mtim.tv_sec != st.st_mtim.tv_sec || after.st_mtim.tv_nsec != st.st_mtim.tv_nsec) {
-      Warn(path, "changed while it was being read");
-    }
-    return {};
-  }
-
-  // Waits for guesses, the oldest first, until no more than `most` are open. A file that was guessed wrong is read.
-  Status Settle(size_t most) {
-    while (guesses_.size() > most) {
-      Guess guess = std::move(guesses_.front());
-      guesses_.pop_front();
-      ASSIGN_OR_RETURN(const bool right, guess.is_right.get());
-      if (!right) {
-        TRY(AddLarge(guess.file.get(), guess.path, guess.st, guess.xattrs));
-        continue;
-      }
-      const auto size = static_cast<uint64_t>(guess.st.st_size);
-      TRY(sink_.AddLikely(guess.path, EntryFromStat(guess.st), guess.xattrs, guess.content, size));
-      TRY(CheckSteady(guess.file.get(), guess.path, guess.st, size));
-    }
-    return {};
-  }
-
-  // Whether the file's bytes hash to `content`. To cut them, to hash the pieces too and to look for each of those would
-  // cost four times as much. Runs beside the walk.
-  Result<bool> Hashes(int fd, const std::string& path, uint64_t size, const ObjectId& content) const {
-    Sha256 hash;
-    std::string buffer(kReadBytes, '\0');
-    for (uint64_t got = 0; got < size;) {
+  // Whether the file's bytes have the fingerprint of `likely`.
+  Result<bool> Is(int fd, const std::string& path, const LikelyContent& likely) const {
+    Fingerprinter fingerprinter(likely.key);
+    std::string buffer(kLargeReadBytes, '\0');
+    for (uint64_t got = 0; got < likely.size;) {
       if (Interrupted()) return Fail(EINTR, "interrupted");
-      const auto wanted = static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - got));
+      const auto wanted = static_cast<size_t>(std::min<uint64_t>(buffer.size(), likely.size - got));
       ASSIGN_OR_RETURN(const size_t n, ReadAt(fd, path, got, buffer.data(), wanted));
       if (n == 0) return false;
-      hash.Update(std::string_view(buffer).substr(0, n));
+      fingerprinter.Update(std::string_view(buffer).substr(0, n));
       got += n;
     }
-    return hash.Finish() == content;
+    return fingerprinter.Finish() == likely.fingerprint;
   }
 
   // The filesystem of an open file, if its ctime is to be relied on.
@@ -445,13 +492,16 @@ class DirectorySource::Walk {
     const auto get = [&](const char* attribute, char* out, size_t size) {
       return name.empty() ? fgetxattr(fd, attribute, out, size) : lgetxattr(place.c_str(), attribute, out, size);
     };
-    std::string names(4096, '\0');
-    ssize_t length = list(names.data(), names.size());
-    if (length < 0 && errno == ERANGE) {
+    std::array<char, 4096> some;
+    ssize_t length = list(some.data(), some.size());
+    if (length == 0 || (length < 0 && errno == ENOTSUP)) return XattrSet{};
+    std::string names;
+    if (length > 0) {
+      names.assign(some.data(), static_cast<size_t>(length));
+    } else if (errno == ERANGE) {
       names.resize(XATTR_LIST_MAX);
       length = list(names.data(), names.size());
     }
-    if (length < 0 && errno == ENOTSUP) return XattrSet{};
     if (length < 0) return Failed(errno, path);
     names.resize(static_cast<size_t>(length));
 
@@ -482,7 +532,8 @@ class DirectorySource::Walk {
   const int64_t started_ = time(nullptr);
   std::map<dev_t, std::optional<uint32_t>> filesystems_;
   std::atomic<bool> given_up_ = false;
-  std::deque<Guess> guesses_;  // last: they read what is above until they end
+  size_t reads_bytes_ = 0;          // what those that are in `reads_` cost
+  OrderedWork<RegularFile> reads_;  // last: its threads read what is above until they end
 };
 
 Result<SourceDescription> DirectorySource::Read(ImportSink& sink) {

@@ -8,9 +8,9 @@ namespace mirage {
 namespace {
 
 // Scratch bytes of this process alone: host order, no versions.
-std::string Pack(const Entry& entry) {
+std::string Pack(const Entry& entry, const Fingerprint& fingerprint) {
   std::string out;
-  out.reserve(120 + entry.target.size());
+  out.reserve(136 + entry.target.size());
   PutScratch(out, entry.type);
   PutScratch(out, entry.mode);
   PutScratch(out, entry.uid);
@@ -22,10 +22,11 @@ std::string Pack(const Entry& entry) {
   PutScratch(out, entry.rdev_minor);
   PutScratch(out, entry.id);
   PutScratch(out, entry.xattrs);
+  PutScratch(out, fingerprint);
   return out += entry.target;
 }
 
-Entry Unpack(std::string_view in) {
+Entry Unpack(std::string_view in, Fingerprint& fingerprint) {
   Entry entry;
   TakeScratch(in, entry.type);
   TakeScratch(in, entry.mode);
@@ -38,14 +39,15 @@ Entry Unpack(std::string_view in) {
   TakeScratch(in, entry.rdev_minor);
   TakeScratch(in, entry.id);
   TakeScratch(in, entry.xattrs);
+  TakeScratch(in, fingerprint);
   entry.target = in;
   return entry;
 }
 
 }  // namespace
 
-Status EntrySpool::Add(uint64_t ticket, std::string_view path, const Entry& entry) {
-  return spool_.Add(ticket, path, Pack(entry));
+Status EntrySpool::Add(uint64_t ticket, std::string_view path, const Entry& entry, const Fingerprint& fingerprint) {
+  return spool_.Add(ticket, path, Pack(entry, fingerprint));
 }
 
 Status EntrySpool::ForEach(const Visit& visit) {
@@ -53,7 +55,9 @@ Status EntrySpool::ForEach(const Visit& visit) {
   for (;;) {
     ASSIGN_OR_RETURN(const bool more, cursor.Next());
     if (!more) return {};
-    TRY(visit(cursor.path(), Unpack(cursor.value())));
+    Fingerprint fingerprint;
+    Entry entry = Unpack(cursor.value(), fingerprint);
+    TRY(visit(cursor.path(), std::move(entry), fingerprint));
   }
 }
 

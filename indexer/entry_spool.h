@@ -1,5 +1,5 @@
-// The entries of one import, taken in any order and given back in canonical order (path_spool.h). Files: "entries.N" in
-// the given directory, whose owner removes them.
+// The entries of one import, and of regular files the fingerprints, taken in any order and given back in canonical order
+// (path_spool.h). Files: "entries.N" in the given directory, whose owner removes them.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "indexer/path_spool.h"
+#include "store/fingerprint.h"
 #include "store/object.h"
 
 namespace mirage {
@@ -20,9 +21,9 @@ class EntrySpool {
   // The place of an entry in the order of arrival; of two entries with one path the one with the higher ticket holds.
   uint64_t Ticket() { return spool_.Ticket(); }
   // Thread-safe against itself. `path` without leading slash; "" is the root.
-  Status Add(uint64_t ticket, std::string_view path, const Entry& entry);
+  Status Add(uint64_t ticket, std::string_view path, const Entry& entry, const Fingerprint& fingerprint = {});
   // Visits each path once, in canonical order; may be called again, and Add after it. The first error ends it.
-  using Visit = std::function<Status(const std::string& path, Entry entry)>;
+  using Visit = std::function<Status(const std::string& path, Entry entry, const Fingerprint& fingerprint)>;
   Status ForEach(const Visit& visit);
 
  private:

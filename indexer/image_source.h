@@ -29,6 +29,14 @@ inline std::string FilesystemIdentity(const std::string& uuid, const std::string
   return subvolume.empty() ? "uuid " + uuid : "uuid " + uuid + " " + subvolume;
 }
 
+// A content of the library, by what it is known again with.
+struct LikelyContent {
+  ObjectId content;
+  uint64_t size = 0;
+  FingerprintKey key;
+  Fingerprint fingerprint;
+};
+
 // What one import takes in. Not thread-safe: a source calls it from one thread at a time. After an error the source
 // stops and returns that error. Paths have no leading slash; "" is the root directory.
 class ImportSink {
@@ -67,15 +75,14 @@ class ImportSink {
   // (and of a directory what is in it).
   virtual Status AddUnchanged(std::string /*path*/, const XattrSet* /*xattrs*/) { return Fail(ENOSYS, "not kept"); }
 
-  // The content that a regular file probably has, to judge by its size and mtime; the library has it. A source that can
-  // read a file twice hashes it first, and if it is that one gives it by AddLikely, not its bytes.
-  virtual std::optional<ObjectId> LikelyContent(const std::string& /*path*/, const Entry& /*entry*/,
-                                                uint64_t /*size*/) {
+  // The content that a regular file probably has, to judge by its size, and of a large file by its mtime too; the library
+  // has it. A source that can read a large file twice takes the fingerprint of its bytes first. If it is that one the file
+  // is given by AddLikely, and its bytes are not.
+  virtual std::optional<LikelyContent> Likely(const std::string& /*path*/, const Entry& /*entry*/, uint64_t /*size*/) {
     return std::nullopt;
   }
-  // A regular file of a content that LikelyContent named, and its size.
-  virtual Status AddLikely(std::string /*path*/, Entry /*entry*/, const XattrSet& /*xattrs*/,
-                           const ObjectId& /*content*/, uint64_t /*size*/) {
+  // A regular file whose bytes have the fingerprint of what Likely named.
+  virtual Status AddLikely(std::string /*path*/, Entry /*entry*/, const XattrSet& /*xattrs*/, const LikelyContent&) {
     return Fail(ENOSYS, "not kept");
   }
 

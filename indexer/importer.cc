@@ -80,8 +80,14 @@ class Importer final : public ImportSink {
     progress_.Count(0, bytes.size());
     NoteFile(path);
     NoteBytes(bytes);
+    const Fingerprint fingerprint = fingerprinter_.Of(bytes);
+    if (const auto known = known_.OfSize(path, bytes.size()); known && known->fingerprint == fingerprint) {
+      return AddKnown(path, std::move(entry), {known->entry.id, bytes.size(), known_.key(), fingerprint});
+    }
     const size_t path_bytes = path.size();
-    return transaction_.contents().Put(std::move(bytes), Done(spool_.Ticket(), std::move(path), std::move(entry)),
+    return transaction_.contents().Put(std::move(bytes),
+                                       Done(spool_.Ticket(), std::move(path), std::move(entry),
+                                            std::make_shared<const Fingerprint>(fingerprint)),
                                        path_bytes);
   }
 
@@ -89,20 +95,27 @@ class Importer final : public ImportSink {
     TRY(Begin(entry, xattrs));
     NoteFile(path);
     const size_t path_bytes = path.size();
-    return transaction_.contents().Begin(Done(spool_.Ticket(), std::move(path), std::move(entry)), path_bytes);
+    stream_fingerprint_ = std::make_shared<Fingerprint>();
+    return transaction_.contents().Begin(
+        Done(spool_.Ticket(), std::move(path), std::move(entry), stream_fingerprint_), path_bytes);
   }
   Status AppendFile(std::string_view bytes) override {
     TRY(CheckInterrupted());
     progress_.Count(0, bytes.size());
     NoteBytes(bytes);
+    fingerprinter_.Update(bytes);
     return transaction_.contents().Append(bytes);
   }
   Status AppendHole(uint64_t length) override {
+    static const std::string zeros(256 << 10, '\0');
     TRY(CountHole(length));
     while (length > 0) {
       TRY(CheckInterrupted());
       const uint64_t piece = std::min(length, kHolePieceBytes);
       progress_.Count(0, piece);
+      for (uint64_t done = 0; done < piece; done += zeros.size()) {
+        fingerprinter_.Update(std::string_view(zeros).substr(0, static_cast<size_t>(piece - done)));
+      }
       TRY(transaction_.contents().AppendZeros(piece));
       length -= piece;
     }
@@ -117,7 +130,11 @@ class Importer final : public ImportSink {
     holes_left_ -= length;
     return {};
   }
-  Status EndFile() override { return transaction_.contents().End(); }
+  Status EndFile() override {
+    *stream_fingerprint_ = fingerprinter_.Finish();  // before the writer may ask for it
+    stream_fingerprint_.reset();
+    return transaction_.contents().End();
+  }
 
   Status AddLink(std::string path, std::string first) override {
     TRY(CheckInterrupted());
@@ -139,7 +156,7 @@ class Importer final : public ImportSink {
     return before_.has_value();
   }
   Status AddUnchanged(std::string path, const XattrSet* xattrs) override {
-    Entry entry = std::move(before_).value();
+    auto [entry, fingerprint] = std::move(before_).value();
     before_.reset();
     if (xattrs != nullptr) entry.xattrs = {};
     TRY(Begin(entry, xattrs != nullptr ? *xattrs : XattrSet()));
@@ -147,22 +164,22 @@ class Importer final : public ImportSink {
       progress_.Count(0, entry.size);
       if (entry.size > 0 && !Excluded(path)) ++unchanged_;
     }
-    return spool_.Add(spool_.Ticket(), path, entry);
+    return spool_.Add(spool_.Ticket(), path, entry, fingerprint);
   }
 
-  std::optional<ObjectId> LikelyContent(const std::string& path, const Entry& entry, uint64_t size) override {
+  std::optional<LikelyContent> Likely(const std::string& path, const Entry& entry, uint64_t size) override {
     if (IsSystemFile(path)) return std::nullopt;
-    const auto likely = known_.Likely(path, entry, size);
-    // What the library has lost of it must come, so that it is healed.
-    return likely && transaction_.HasContent(*likely, size) ? likely : std::nullopt;
+    const auto known = known_.OfSize(path, size);
+    if (!known) return std::nullopt;
+    // Of a large file a promise that does not hold costs reading it twice.
+    const bool same_mtime = known->entry.mtime_sec == entry.mtime_sec && known->entry.mtime_nsec == entry.mtime_nsec;
+    if (size > kWholeFileBytes && !same_mtime) return std::nullopt;
+    return LikelyContent{known->entry.id, size, known_.key(), known->fingerprint};
   }
-  Status AddLikely(std::string path, Entry entry, const XattrSet& xattrs, const ObjectId& content,
-                   uint64_t size) override {
+  Status AddLikely(std::string path, Entry entry, const XattrSet& xattrs, const LikelyContent& likely) override {
     TRY(Begin(entry, xattrs));
-    progress_.Count(0, size);
-    entry.id = content;
-    entry.size = size;
-    return spool_.Add(spool_.Ticket(), path, entry);
+    progress_.Count(0, likely.size);
+    return AddKnown(path, std::move(entry), likely);
   }
 
   Status AddStored(std::string path, Entry entry) override {
@@ -191,7 +208,7 @@ class Importer final : public ImportSink {
   struct Tree {
     Entry root;
     ObjectId links;
-    uint64_t files = 0, bytes = 0, unchanged = 0;
+    uint64_t files = 0, bytes = 0, unchanged = 0, known = 0;
   };
   Result<Tree> Finish() {
     progress_.Stage("writing the tree");
@@ -201,14 +218,14 @@ class Importer final : public ImportSink {
 
     TreeWriter tree(transaction_);
     std::string below;  // an excluded directory, with its slash
-    const EntrySpool::Visit add = [&](const std::string& path, Entry entry) -> Status {
+    const EntrySpool::Visit add = [&](const std::string& path, Entry entry, const Fingerprint& fingerprint) -> Status {
       TRY(CheckInterrupted());
       if (!below.empty() && path.starts_with(below)) return {};
       if (Excluded(path)) {
         if (entry.is_directory()) below = path + "/";
         return {};
       }
-      known_.Write(path);
+      known_.Write(path, fingerprint);
       return tree.Add(path, std::move(entry));
     };
     known_.BeginWrite();
@@ -219,6 +236,7 @@ class Importer final : public ImportSink {
     result.files = tree.file_count();
     result.bytes = tree.total_bytes();
     result.unchanged = unchanged_;
+    result.known = known_again_;
 
     std::vector<std::vector<std::string>> groups;
     for (auto& [first, others] : links_) {
@@ -297,13 +315,21 @@ class Importer final : public ImportSink {
     return {};
   }
 
-  // Runs on the ContentWriter's thread.
-  ContentWriter::Done Done(uint64_t ticket, std::string path, Entry entry) {
-    return [this, ticket, path = std::move(path), entry = std::move(entry)](const ObjectId& content,
-                                                                            uint64_t size) mutable {
+  Status AddKnown(const std::string& path, Entry entry, const LikelyContent& known) {
+    entry.id = known.content;
+    entry.size = known.size;
+    if (known.size > 0 && !Excluded(path)) ++known_again_;
+    return spool_.Add(spool_.Ticket(), path, entry, known.fingerprint);
+  }
+
+  // Runs on the ContentWriter's thread. `fingerprint`: of a regular file; whole once the writer has all its bytes.
+  ContentWriter::Done Done(uint64_t ticket, std::string path, Entry entry,
+                           std::shared_ptr<const Fingerprint> fingerprint = nullptr) {
+    return [this, ticket, path = std::move(path), entry = std::move(entry), fingerprint = std::move(fingerprint)](
+               const ObjectId& content, uint64_t size) mutable {
       entry.id = content;
       entry.size = size;
-      if (auto status = spool_.Add(ticket, path, entry); !status) {
+      if (auto status = spool_.Add(ticket, path, entry, fingerprint ? *fingerprint : Fingerprint()); !status) {
         std::lock_guard lock(mutex_);
         if (!error_) error_ = std::move(status).error();
       }
@@ -319,23 +345,26 @@ class Importer final : public ImportSink {
   // all names.
   Status ResolveLinks() {
     if (links_.empty()) return {};
-    std::unordered_map<std::string, Entry> found;
-    TRY(spool_.ForEach([&](const std::string& path, Entry entry) -> Status {
-      if (links_.contains(path)) found.emplace(path, std::move(entry));
+    std::unordered_map<std::string, std::pair<Entry, Fingerprint>> found;
+    TRY(spool_.ForEach([&](const std::string& path, Entry entry, const Fingerprint& fingerprint) -> Status {
+      if (links_.contains(path)) found.emplace(path, std::pair(std::move(entry), fingerprint));
       return {};
     }));
     for (const auto& [first, others] : links_) {
       const auto entry = found.find(first);
       if (entry == found.end()) return Fail(EIO, "/{}: a hard link to /{}, which was not read", others.front(), first);
-      for (const std::string& other : others) TRY(spool_.Add(spool_.Ticket(), other, entry->second));
+      const auto& [what, fingerprint] = entry->second;
+      for (const std::string& other : others) TRY(spool_.Add(spool_.Ticket(), other, what, fingerprint));
     }
     return {};
   }
 
   Transaction& transaction_;
   KnownFiles& known_;
-  std::optional<Entry> before_;  // what Unchanged has just found
-  uint64_t unchanged_ = 0;
+  std::optional<KnownFiles::Known> before_;  // what Unchanged has just found
+  Fingerprinter fingerprinter_{known_.key()};
+  std::shared_ptr<Fingerprint> stream_fingerprint_;  // of the file that was begun
+  uint64_t unchanged_ = 0, known_again_ = 0;
   const Exclusion& exclusion_;
   Progress& progress_;
   const std::atomic<bool>* const interrupted_;
@@ -470,6 +499,7 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
     manifest.file_count = report.files = tree.files;
     manifest.total_bytes = report.bytes = tree.bytes;
     report.unchanged_files = tree.unchanged;
+    report.known_files = tree.known;
     manifest.omissions = report.omissions = importer.TakeOmissions();
     manifest.disks = report.disks = described->disks;
     manifest.mounts = described->mounts;

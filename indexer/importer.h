@@ -47,6 +47,7 @@ struct ImportReport {
   uint64_t files = 0;     // entries below the root
   uint64_t bytes = 0;     // sum of the regular files' sizes
   uint64_t unchanged_files = 0;  // files that were not read again, because they had not changed (IMPORT.md)
+  uint64_t known_files = 0;      // files that were read and known again by their fingerprint
   uint64_t new_bytes = 0; // what the import adds to the library
   double seconds = 0;
   double appliance_seconds = 0;  // of these until libguestfs was up; 0 for a directory

@@ -22,6 +22,7 @@ KnownFiles::KnownFiles(Library& library, const Transaction& transaction, const s
     facts_.reset();
     lease_.reset();
   }
+  key_ = facts_ ? facts_->key() : FingerprintKey::Random();
 }
 KnownFiles::~KnownFiles() = default;
 
@@ -60,16 +61,17 @@ bool KnownFiles::IsTrusted(const FactsFilesystem& filesystem, const Entry& now, 
          now.mtime_sec < filesystem.before_sec;
 }
 
-std::optional<Entry> KnownFiles::Find(const std::string& path, const Entry& now, uint64_t size,
+std::optional<KnownFiles::Known> KnownFiles::Find(const std::string& path, const Entry& now, uint64_t size,
                                       const FileFacts& facts) {
   Filesystem& filesystem = filesystems_.at(facts.filesystem);
   filesystem.newest_sec = std::max(filesystem.newest_sec, facts.ctime_sec);
   if (!failed_ && !noted_.Add(noted_.Ticket(), path, Pack(facts))) failed_ = true;
   if (!filesystem.before) return std::nullopt;
-  auto known = facts_->Find(path);
-  if (!known || known->filesystem != *filesystem.before) return std::nullopt;
-  known->filesystem = facts.filesystem;
-  if (*known != facts || !IsTrusted(facts_->filesystems()[*filesystem.before], now, facts)) return std::nullopt;
+  const SourceFile* row = Row(path);
+  if (row == nullptr || !row->facts || row->facts->filesystem != *filesystem.before) return std::nullopt;
+  FileFacts before = *row->facts;
+  before.filesystem = facts.filesystem;
+  if (before != facts || !IsTrusted(facts_->filesystems()[*filesystem.before], now, facts)) return std::nullopt;
   auto entry = Lookup(path);
   if (!entry || entry->type != now.type || entry->mode != now.mode || entry->uid != now.uid || entry->gid != now.gid ||
       entry->mtime_sec != now.mtime_sec || entry->mtime_nsec != now.mtime_nsec || entry->rdev_major != now.rdev_major ||
@@ -82,17 +84,24 @@ std::optional<Entry> KnownFiles::Find(const std::string& path, const Entry& now,
   } else if ((entry->type == FileType::kRegular || entry->type == FileType::kSymlink) && entry->size != size) {
     return std::nullopt;
   }
-  return entry;
+  return Known{std::move(*entry), row->fingerprint};
 }
 
-std::optional<ObjectId> KnownFiles::Likely(const std::string& path, const Entry& now, uint64_t size) {
-  if (!reader_) return std::nullopt;
-  const auto entry = Lookup(path);
-  if (!entry || entry->type != FileType::kRegular || entry->size != size || entry->mtime_sec != now.mtime_sec ||
-      entry->mtime_nsec != now.mtime_nsec) {
-    return std::nullopt;
+std::optional<KnownFiles::Known> KnownFiles::OfSize(const std::string& path, uint64_t size) {
+  const SourceFile* row = Row(path);
+  if (row == nullptr || row->fingerprint.IsZero()) return std::nullopt;
+  auto entry = Lookup(path);
+  if (!entry || entry->type != FileType::kRegular || entry->size != size) return std::nullopt;
+  return Known{std::move(*entry), row->fingerprint};
+}
+
+const SourceFile* KnownFiles::Row(const std::string& path) {
+  if (!facts_) return nullptr;
+  if (row_path_ != path) {
+    row_path_ = path;
+    row_ = facts_->Find(path);
   }
-  return entry->id;
+  return row_ ? &*row_ : nullptr;
 }
 
 std::optional<Entry> KnownFiles::Lookup(const std::string& path) {
@@ -110,7 +119,7 @@ std::optional<Entry> KnownFiles::Lookup(const std::string& path) {
 }
 
 void KnownFiles::BeginWrite() {
-  if (failed_ || filesystems_.empty()) return;
+  if (failed_) return;
   auto writer = SourceFactsWriter::Create(library_.env(), transaction_.directory() + "/facts");
   if (!writer) return;
   writer_ = std::move(*writer);
@@ -119,18 +128,21 @@ void KnownFiles::BeginWrite() {
   more_ = next && *next;
 }
 
-void KnownFiles::Write(const std::string& path) {
-  if (!writer_ || !more_) return;
+void KnownFiles::Write(const std::string& path, const Fingerprint& fingerprint) {
+  if (!writer_) return;
+  SourceFile file{std::nullopt, fingerprint};
   const std::string key = CanonicalKey(path);
   while (more_ && cursor_->key() < key) {
     const auto next = cursor_->Next();
     if (!next) writer_.reset();
     more_ = next && *next;
   }
-  if (!writer_ || !more_ || cursor_->key() != key) return;
-  FileFacts facts;
-  std::memcpy(&facts, cursor_->value().data(), sizeof facts);
-  if (!writer_->Add(path, facts)) writer_.reset();
+  if (!writer_) return;
+  if (more_ && cursor_->key() == key) {
+    std::memcpy(&file.facts.emplace(), cursor_->value().data(), sizeof(FileFacts));
+  }
+  if (!file.facts && fingerprint.IsZero()) return;
+  if (!writer_->Add(path, file)) writer_.reset();
 }
 
 void KnownFiles::EndWrite() {
@@ -142,7 +154,7 @@ void KnownFiles::EndWrite() {
     filesystems.push_back({filesystem.source.identity, filesystem.source.made_sec,
                            clock < INT64_MIN + kTickSec ? INT64_MIN : clock - kTickSec});
   }
-  if (!writer_->Finish(filesystems)) writer_.reset();
+  if (!writer_->Finish(filesystems, key_)) writer_.reset();
 }
 
 void KnownFiles::Keep(const std::string& branch, const ObjectId& manifest) {

@@ -21,18 +21,24 @@ class KnownFiles {
   KnownFiles(Library& library, const Transaction& transaction, const std::vector<std::string>& branches);
   ~KnownFiles();
 
-  std::optional<uint32_t> AddFilesystem(SourceFilesystem filesystem);
-  // Notes the facts. The entry of the version before, if all says that this is the same; of a directory without what is
-  // in it.
-  std::optional<Entry> Find(const std::string& path, const Entry& now, uint64_t size, const FileFacts& facts);
+  // Of the fingerprints, those of the version before and those to come.
+  const FingerprintKey& key() const { return key_; }
 
-  // The content of a regular file of the version before, if its size and mtime are these.
-  std::optional<ObjectId> Likely(const std::string& path, const Entry& now, uint64_t size);
+  std::optional<uint32_t> AddFilesystem(SourceFilesystem filesystem);
+  // An entry of the version before, and of a regular file the fingerprint. All its contents are in the library.
+  struct Known {
+    Entry entry;
+    Fingerprint fingerprint;
+  };
+  // Notes the facts. What the path was, if all says that this is the same; of a directory without what is in it.
+  std::optional<Known> Find(const std::string& path, const Entry& now, uint64_t size, const FileFacts& facts);
+  // What the path was, if it was a regular file of this size whose fingerprint is known.
+  std::optional<Known> OfSize(const std::string& path, uint64_t size);
 
   // The facts of those paths that are in the version, to be called in canonical order. Whatever fails here costs the
   // next import time, nothing else.
   void BeginWrite();
-  void Write(const std::string& path);
+  void Write(const std::string& path, const Fingerprint& fingerprint);
   void EndWrite();
   // Once the version is there.
   void Keep(const std::string& branch, const ObjectId& manifest);
@@ -45,6 +51,7 @@ class KnownFiles {
   };
   bool Open(const std::string& branch);
   bool IsTrusted(const FactsFilesystem& filesystem, const Entry& now, const FileFacts& facts) const;
+  const SourceFile* Row(const std::string& path);  // of the version before
   std::optional<Entry> Lookup(const std::string& path);
 
   Library& library_;
@@ -56,6 +63,9 @@ class KnownFiles {
   std::unique_ptr<SourceFactsReader> facts_;
   std::optional<VersionLease> lease_;
   std::optional<TreeReader> reader_;
+  FingerprintKey key_;
+  std::optional<std::string> row_path_;  // whose row was looked for last, and what was found
+  std::optional<SourceFile> row_;
   Entry root_;
   std::optional<std::string> directory_;  // the last one that was looked in, and its tree; zero: there is none
   ObjectId directory_tree_;

@@ -71,28 +71,36 @@ class PathSpool::RunReader {
 PathSpool::PathSpool(Env& env, std::string directory, std::string name, size_t memory_bytes)
     : env_(env), directory_(std::move(directory)), name_(std::move(name)), memory_limit_(memory_bytes) {}
 
-void PathSpool::Sort(std::vector<Record>& records) {
-  std::sort(records.begin(), records.end(), [](const Record& a, const Record& b) {
-    const int order = a.key.compare(b.key);  // char_traits<char> compares as unsigned bytes
-    return order != 0 ? order < 0 : a.ticket < b.ticket;
-  });
+bool PathSpool::Before(const Record& a, const Record& b) {
+  const int order = a.key.compare(b.key);  // char_traits<char> compares as unsigned bytes
+  return order != 0 ? order < 0 : a.ticket < b.ticket;
+}
+
+// Numbers are sorted, not records, which would be moved about; and only what is new since the last time.
+void PathSpool::Sort() {
+  const auto before = [this](uint32_t a, uint32_t b) { return Before(records_[a], records_[b]); };
+  const auto sorted = static_cast<std::ptrdiff_t>(order_.size());
+  for (auto i = static_cast<uint32_t>(sorted); i < records_.size(); ++i) order_.push_back(i);
+  std::sort(order_.begin() + sorted, order_.end(), before);
+  std::inplace_merge(order_.begin(), order_.begin() + sorted, order_.end(), before);
 }
 
 Status PathSpool::Add(uint64_t ticket, std::string_view path, std::string value) {
   std::string key = CanonicalKey(path);
   std::lock_guard lock(mutex_);
-  memory_bytes_ += key.capacity() + value.capacity() + sizeof(Record);
+  memory_bytes_ += key.capacity() + value.capacity() + sizeof(Record) + sizeof(order_[0]);
   records_.push_back({std::move(key), ticket, std::move(value)});
   return memory_bytes_ > memory_limit_ ? Spill() : Status{};
 }
 
 Status PathSpool::Spill() {
-  Sort(records_);
+  Sort();
   const std::string path = fmt::format("{}/{}.{}", directory_, name_, runs_.size());
   ASSIGN_OR_RETURN(auto file, env_.Open(path, OpenMode::kCreate));
   std::string out;
   uint64_t offset = 0;
-  for (const Record& record : records_) {
+  for (const uint32_t number : order_) {
+    const Record& record = records_[number];
     PutScratch(out, static_cast<uint32_t>(record.key.size()));
     PutScratch(out, static_cast<uint32_t>(record.value.size()));
     PutScratch(out, record.ticket);
@@ -107,6 +115,7 @@ Status PathSpool::Spill() {
   TRY(file->WriteAt(offset, out));
   runs_.push_back(path);
   records_.clear();
+  order_.clear();
   memory_bytes_ = 0;
   return {};
 }
@@ -114,46 +123,37 @@ Status PathSpool::Spill() {
 PathSpool::Cursor::Cursor(PathSpool& spool) : spool_(spool) {}
 PathSpool::Cursor::~Cursor() = default;
 
-namespace {
-constexpr auto kLater = [](const auto& a, const auto& b) {
-  const int order = a->record.key.compare(b->record.key);
-  return order != 0 ? order > 0 : a->record.ticket > b->record.ticket;
-};
-}  // namespace
+bool PathSpool::Cursor::Later(const std::unique_ptr<RunReader>& a, const std::unique_ptr<RunReader>& b) {
+  return Before(b->record, a->record);
+}
 
 Status PathSpool::Cursor::Open() {
   open_ = true;
-  Sort(spool_.records_);
+  spool_.Sort();
   for (const std::string& run : spool_.runs_) {
     ASSIGN_OR_RETURN(auto reader, RunReader::Open(spool_.env_, run));
     ASSIGN_OR_RETURN(const bool any, reader->Next());
     if (any) readers_.push_back(std::move(reader));
   }
-  std::make_heap(readers_.begin(), readers_.end(), kLater);
+  std::make_heap(readers_.begin(), readers_.end(), Later);
   ASSIGN_OR_RETURN(more_, Pull(&pending_));
   return {};
 }
 
 Result<bool> PathSpool::Cursor::Pull(Record* record) {
-  const auto& memory = spool_.records_;
-  const bool in_memory = next_in_memory_ < memory.size();
-  if (!in_memory && readers_.empty()) return false;
-  bool from_memory = in_memory;
-  if (in_memory && !readers_.empty()) {
-    const Record& a = memory[next_in_memory_];
-    const Record& b = readers_.front()->record;
-    const int order = a.key.compare(b.key);
-    from_memory = order != 0 ? order < 0 : a.ticket < b.ticket;
-  }
-  if (from_memory) {
-    *record = memory[next_in_memory_++];
+  const auto& order = spool_.order_;
+  const Record* const in_memory = next_in_memory_ < order.size() ? &spool_.records_[order[next_in_memory_]] : nullptr;
+  if (in_memory == nullptr && readers_.empty()) return false;
+  if (in_memory != nullptr && (readers_.empty() || Before(*in_memory, readers_.front()->record))) {
+    *record = *in_memory;
+    ++next_in_memory_;
     return true;
   }
-  std::pop_heap(readers_.begin(), readers_.end(), kLater);
+  std::pop_heap(readers_.begin(), readers_.end(), Later);
   *record = readers_.back()->record;
   ASSIGN_OR_RETURN(const bool more, readers_.back()->Next());
   if (more) {
-    std::push_heap(readers_.begin(), readers_.end(), kLater);
+    std::push_heap(readers_.begin(), readers_.end(), Later);
   } else {
     readers_.pop_back();
   }

@@ -47,6 +47,7 @@ class PathSpool {
     const std::string& value() const { return current_.value; }
 
    private:
+    static bool Later(const std::unique_ptr<RunReader>& a, const std::unique_ptr<RunReader>& b);
     Status Open();
     Result<bool> Pull(Record* record);  // the least of all runs
     PathSpool& spool_;
@@ -58,7 +59,8 @@ class PathSpool {
   };
 
  private:
-  static void Sort(std::vector<Record>& records);
+  static bool Before(const Record& a, const Record& b);
+  void Sort();     // makes `order_` whole; under mutex_
   Status Spill();  // under mutex_
 
   Env& env_;
@@ -67,7 +69,8 @@ class PathSpool {
   std::atomic<uint64_t> next_ticket_{1};
   std::mutex mutex_;
   std::vector<Record> records_;  // guarded by mutex_, like all below
-  size_t memory_bytes_ = 0;
+  std::vector<uint32_t> order_;  // of the first of them, as many as were there when they were last sorted
+  size_t memory_bytes_ = 0;  // of records_ and order_
   std::vector<std::string> runs_;
 };
 

@@ -40,11 +40,13 @@ class Decoder {
     const std::string_view raw = Bytes(sizeof(T));
     return ok_ ? LoadAt<T>(raw, 0) : T{};
   }
-  ObjectId Id() {
-    ObjectId id;
-    const std::string_view raw = Bytes(ObjectId::kSize);
-    if (ok_) std::memcpy(id.bytes.data(), raw.data(), ObjectId::kSize);
-    return id;
+  ObjectId Id() { return {Array<ObjectId::kSize>()}; }
+  template <size_t n>
+  std::array<uint8_t, n> Array() {
+    std::array<uint8_t, n> bytes{};
+    const std::string_view raw = Bytes(n);
+    if (ok_) std::memcpy(bytes.data(), raw.data(), n);
+    return bytes;
   }
   std::string_view Bytes(size_t count) {
     if (count > bytes_.size()) ok_ = false;

@@ -81,6 +81,10 @@ class PosixFile final : public File {
     return {};
   }
 
+  void WillSync(uint64_t offset, uint64_t size) override {
+    (void)::sync_file_range(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(size), SYNC_FILE_RANGE_WRITE);
+  }
+
   Result<uint64_t> Size() const override {
     struct stat st;
     if (::fstat(fd_.get(), &st) < 0) return FailErrno(errno, "stat " + path_);

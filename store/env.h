@@ -28,6 +28,8 @@ class File {
   virtual Status WriteAt(uint64_t offset, std::string_view bytes) = 0;  // all or an error
   virtual Status Truncate(uint64_t size) = 0;
   virtual Status Sync() = 0;  // fdatasync: the data and the size survive a power cut
+  // A hint: these bytes are final, and a Sync will come. The kernel may begin with them.
+  virtual void WillSync(uint64_t /*offset*/, uint64_t /*size*/) {}
   virtual Result<uint64_t> Size() const = 0;
   virtual int descriptor() const = 0;  // for flock and mmap; -1 where there is none
 };

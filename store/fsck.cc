@@ -665,6 +665,7 @@ Status Checker::Repair() {
     if (env_.Stat(db)) TRY(MoveToQuarantine(db, "db"));
     TRY(env_.Rename(made, db));
     TRY(env_.SyncDirectory(path_));
+    RemoveSourceFacts(env_, path_);  // what may be lost is to be read again
     Done("db: made anew from packs and refs.log");
   }
   if (!packs_.damaged.empty() && !whole_log_) return {};  // RocksDB still names them

@@ -160,8 +160,6 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
   // Staged objects first, then the snapshot it began on.
   Result<std::string> ReadObject(ObjectKind kind, const ObjectId& id) const override;
   Result<std::optional<Location>> FindChunk(const ObjectId& id) const override;
-  // Whether the snapshot it began on has all of a content, each node and chunk of it.
-  bool HasContent(const ObjectId& content, uint64_t size) const;
   const Snapshot& base() const;
   const std::string& directory() const;  // private scratch space, removed with the transaction
 

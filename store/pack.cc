@@ -26,6 +26,7 @@ constexpr size_t kChecksumOffset = 16;  // in a block's header
 constexpr size_t kRowBytes = 40;
 constexpr size_t kTrailerBytes = 32;
 constexpr size_t kLocationBytes = 20;
+constexpr uint64_t kAnnounceBytes = 4 << 20;  // a sync at the end would wait for all of it
 const size_t kMaxFrameBytes = ZSTD_COMPRESSBOUND(kMaxBlockRawBytes);
 const size_t kMaxRecordBytes = kBlockHeaderBytes + kMaxBlockRows * kRowBytes + kMaxFrameBytes;
 
@@ -106,9 +107,21 @@ std::string EncodeTrailer(PackNumber number, uint64_t blocks, uint64_t offset) {
 }
 
 // Making a context costs more than a small block; one a thread is kept.
-ZSTD_CCtx* CompressionContext() {
+//
+// Level 2, the default, is given other parameters than zstd's own at blocks of 512 KiB: matches of five bytes, as at
+// level 2 for smaller ones, by the fast strategy with a table of 32 KiB, which stays in the first-level cache. It is 16 %
+// faster on programs, 21 % on a log, and 1 % larger.
+ZSTD_CCtx* CompressionContext(int level) {
   thread_local const std::unique_ptr<ZSTD_CCtx, size_t (*)(ZSTD_CCtx*)> context(ZSTD_createCCtx(), &ZSTD_freeCCtx);
-  return context.get();
+  ZSTD_CCtx* const cctx = context.get();
+  ZSTD_CCtx_reset(cctx, ZSTD_reset_session_and_parameters);
+  ZSTD_CCtx_setParameter(cctx, ZSTD_c_compressionLevel, level);
+  if (level == 2) {
+    ZSTD_CCtx_setParameter(cctx, ZSTD_c_strategy, ZSTD_fast);
+    ZSTD_CCtx_setParameter(cctx, ZSTD_c_minMatch, 5);
+    ZSTD_CCtx_setParameter(cctx, ZSTD_c_hashLog, 13);
+  }
+  return cctx;
 }
 ZSTD_DCtx* DecompressionContext() {
   thread_local const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), &ZSTD_freeDCtx);
@@ -212,7 +225,7 @@ Result<CompressedBlock> CompressBlock(const RawBlock& block, int zstd_level) {
   CompressedBlock out{.rows = block.rows, .raw_bytes = static_cast<uint32_t>(block.bytes.size()), .frame = {}};
   size_t result = 0;
   out.frame.resize_and_overwrite(ZSTD_compressBound(block.bytes.size()), [&](char* buffer, size_t size) {
-    result = ZSTD_compressCCtx(CompressionContext(), buffer, size, block.bytes.data(), block.bytes.size(), zstd_level);
+    result = ZSTD_compress2(CompressionContext(zstd_level), buffer, size, block.bytes.data(), block.bytes.size());
     return ZSTD_isError(result) ? 0 : result;
   });
   if (ZSTD_isError(result)) return Fail(EIO, "compress a block: {}", ZSTD_getErrorName(result));
@@ -260,6 +273,10 @@ Result<Location> PackWriter::Append(const CompressedBlock& block) {
                           .slot = 0};
   size_ += record_bytes;
   ++blocks_;
+  if (size_ - announced_ >= kAnnounceBytes) {
+    file_->WillSync(announced_, size_ - announced_);
+    announced_ = size_;
+  }
   return location;
 }
 

@@ -92,6 +92,7 @@ class PackWriter {
   PackNumber number_ = 0;
   uint64_t size_ = 0;
   uint64_t blocks_ = 0;
+  uint64_t announced_ = 0;  // as far as the kernel was told that a sync will come
 };
 
 // Walks a pack's blocks in order. `visit` gets the location (slot 0) and the decoded block. Stops at the first damage

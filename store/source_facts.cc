@@ -12,8 +12,9 @@ namespace mirage {
 namespace {
 
 constexpr std::string_view kMagic = "MIRAGESF";
-constexpr uint32_t kVersion = 1;
-constexpr size_t kRowBytes = 28;            // without its key
+constexpr uint32_t kVersion = 2;
+constexpr size_t kRowBytes = 44;            // without its key
+constexpr uint32_t kNoFilesystem = UINT32_MAX;
 constexpr size_t kBlockBytes = 64 << 10;    // a writer closes a block here,
 constexpr size_t kBlockKeyBytes = 1 << 20;  // or when its keys, written out, take so much
 constexpr size_t kMaxBlockBytes = 256 << 10;
@@ -39,14 +40,16 @@ uint64_t Checksum(std::string_view bytes) { return XXH3_64bits(bytes.data(), byt
 std::string EncodeFactsBlock(const std::vector<FactsRow>& rows) {
   std::string out;
   std::string_view last;
-  for (const auto& [key, facts] : rows) {
+  for (const auto& [key, file] : rows) {
     const size_t shared = Shared(last, key);
+    const FileFacts facts = file.facts.value_or(FileFacts{.filesystem = kNoFilesystem});
     Put<uint16_t>(&out, static_cast<uint16_t>(shared));
     Put<uint16_t>(&out, static_cast<uint16_t>(key.size() - shared));
     Put<uint32_t>(&out, facts.filesystem);
     Put<uint64_t>(&out, facts.inode);
     Put<int64_t>(&out, facts.ctime_sec);
     Put<uint32_t>(&out, facts.ctime_nsec);
+    out += file.fingerprint.view();
     out.append(key, shared);
     last = key;
   }
@@ -65,6 +68,13 @@ Result<std::vector<FactsRow>> DecodeFactsBlock(std::string_view bytes) {
     facts.inode = in.Take<uint64_t>();
     facts.ctime_sec = in.Take<int64_t>();
     facts.ctime_nsec = in.Take<uint32_t>();
+    SourceFile file;
+    file.fingerprint.bytes = in.Array<16>();
+    if (facts.filesystem != kNoFilesystem) {
+      file.facts = facts;
+    } else if (facts != FileFacts{.filesystem = kNoFilesystem} || file.fingerprint.IsZero()) {
+      return Damaged("a row that says nothing");
+    }
     const std::string_view rest = in.Bytes(length);
     const std::string_view last = rows.empty() ? std::string_view() : std::string_view(rows.back().first);
     key_bytes += size_t{shared} + length;
@@ -76,7 +86,7 @@ Result<std::vector<FactsRow>> DecodeFactsBlock(std::string_view bytes) {
     key += rest;
     // One encoding alone: as much is shared as can be, and keys ascend.
     if (!rows.empty() && (key <= last || Shared(last, key) != shared)) return Damaged("rows out of order");
-    rows.emplace_back(std::move(key), facts);
+    rows.emplace_back(std::move(key), file);
   }
   if (!in.AtEnd()) return Damaged("a block that is cut off");
   return rows;
@@ -141,6 +151,7 @@ std::string EncodeFactsFooter(const FactsFooter& footer) {
   Put<uint32_t>(&out, kVersion);
   Put<uint32_t>(&out, 0);
   PutId(&out, footer.manifest);
+  out += footer.key.view();
   Put<uint64_t>(&out, footer.index_offset);
   Put<uint64_t>(&out, footer.index_length);
   Put<uint64_t>(&out, footer.index_checksum);
@@ -154,6 +165,7 @@ Result<FactsFooter> DecodeFactsFooter(std::string_view bytes) {
   if (in.Take<uint32_t>() != kVersion || in.Take<uint32_t>() != 0) return Damaged("of another version");
   FactsFooter footer;
   footer.manifest = in.Id();
+  footer.key.bytes = in.Array<16>();
   footer.index_offset = in.Take<uint64_t>();
   footer.index_length = in.Take<uint64_t>();
   footer.index_checksum = in.Take<uint64_t>();
@@ -169,11 +181,11 @@ Result<std::unique_ptr<SourceFactsWriter>> SourceFactsWriter::Create(Env& env, c
   return writer;
 }
 
-Status SourceFactsWriter::Add(std::string_view path, const FileFacts& facts) {
+Status SourceFactsWriter::Add(std::string_view path, const SourceFile& file) {
   std::string key = Key(path);
   encoded_bytes_ += kRowBytes + key.size() - (rows_.empty() ? 0 : Shared(rows_.back().first, key));
   key_bytes_ += key.size();
-  rows_.emplace_back(std::move(key), facts);
+  rows_.emplace_back(std::move(key), file);
   return encoded_bytes_ >= kBlockBytes || key_bytes_ >= kBlockKeyBytes ? WriteBlock() : Status();
 }
 
@@ -188,13 +200,13 @@ Status SourceFactsWriter::WriteBlock() {
   return {};
 }
 
-Status SourceFactsWriter::Finish(const std::vector<FactsFilesystem>& filesystems) {
+Status SourceFactsWriter::Finish(const std::vector<FactsFilesystem>& filesystems, const FingerprintKey& key) {
   TRY(WriteBlock());
   index_.filesystems = filesystems;
   const std::string bytes = EncodeFactsIndex(index_);
   if (bytes.size() > kMaxIndexBytes) return Fail(E2BIG, "source facts of too many files");
   TRY(file_->WriteAt(offset_, bytes));
-  footer_ = {{}, offset_, bytes.size(), Checksum(bytes)};
+  footer_ = {{}, key, offset_, bytes.size(), Checksum(bytes)};
   offset_ += bytes.size();
   return {};
 }
@@ -238,13 +250,13 @@ Result<std::vector<FactsRow>> SourceFactsReader::ReadBlock(size_t number) const 
   if (bytes.size() != block.length || Checksum(bytes) != block.checksum) return Damaged("a block does not check");
   ASSIGN_OR_RETURN(auto rows, DecodeFactsBlock(bytes));
   if (rows.empty() || rows.front().first != block.first) return Damaged("a block of another place");
-  for (const auto& [key, facts] : rows) {
-    if (facts.filesystem >= index_.filesystems.size()) return Damaged("a row of no filesystem");
+  for (const auto& [key, file] : rows) {
+    if (file.facts && file.facts->filesystem >= index_.filesystems.size()) return Damaged("a row of no filesystem");
   }
   return rows;
 }
 
-std::optional<FileFacts> SourceFactsReader::Find(std::string_view path) {
+std::optional<SourceFile> SourceFactsReader::Find(std::string_view path) {
   const std::string key = Key(path);
   const auto after = std::upper_bound(index_.blocks.begin(), index_.blocks.end(), key,
                                       [](const std::string& k, const FactsIndex::Block& b) { return k < b.first; });
@@ -291,6 +303,10 @@ std::vector<std::string> CheckSourceFacts(Env& env, const std::string& library_p
                                 status.error().message, removed ? "removed" : "of no use"));
   }
   return wrong;
+}
+
+void RemoveSourceFacts(Env& env, const std::string& library_path) {
+  SweepSourceFacts(env, library_path, [](const std::string&) { return false; });
 }
 
 void SweepSourceFacts(Env& env, const std::string& library_path,

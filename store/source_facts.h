@@ -1,6 +1,7 @@
-// What the source of a branch's last import said of each file beyond what the version holds: inode number and ctime. By
-// them the next import knows what it need not read again. A hint beside the objects, the file `facts/BRANCH`
-// (FORMAT.md, "Source facts"): it may be lost, old or damaged at any time, and then everything is read.
+// What the source of a branch's last import said of each file beyond what the version holds, inode number and ctime, and
+// a fingerprint of the bytes that were read. By the first the next import knows what it need not read again, by the other
+// what it need not hash. A hint beside the objects, the file `facts/BRANCH` (FORMAT.md, "Source facts"): it may be lost,
+// old or damaged at any time, and then everything is read and hashed.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "store/env.h"
+#include "store/fingerprint.h"
 #include "store/object_id.h"
 
 namespace mirage {
@@ -33,13 +35,20 @@ struct FileFacts {
   bool operator==(const FileFacts&) const = default;
 };
 
+// Of one path: either may be missing, not both.
+struct SourceFile {
+  std::optional<FileFacts> facts;
+  Fingerprint fingerprint;  // of a regular file's bytes; zero: not known
+  bool operator==(const SourceFile&) const = default;
+};
+
 constexpr size_t kMaxIdentityBytes = 255;
 constexpr size_t kMaxFactsFilesystems = 4096;
 
 // ---- Its pieces: for the reader, the writer, and who tests them.
 
 // The rows of a block, by path with NUL for '/', strictly ascending.
-using FactsRow = std::pair<std::string, FileFacts>;
+using FactsRow = std::pair<std::string, SourceFile>;
 std::string EncodeFactsBlock(const std::vector<FactsRow>& rows);
 Result<std::vector<FactsRow>> DecodeFactsBlock(std::string_view bytes);
 
@@ -57,10 +66,11 @@ std::string EncodeFactsIndex(const FactsIndex& index);
 Result<FactsIndex> DecodeFactsIndex(std::string_view bytes);
 
 struct FactsFooter {
-  ObjectId manifest;  // the version whose source this is
+  ObjectId manifest;   // the version whose source this is
+  FingerprintKey key;  // of the fingerprints
   uint64_t index_offset = 0, index_length = 0, index_checksum = 0;
 };
-constexpr size_t kFactsFooterBytes = 80;
+constexpr size_t kFactsFooterBytes = 96;
 std::string EncodeFactsFooter(const FactsFooter& footer);
 Result<FactsFooter> DecodeFactsFooter(std::string_view bytes);
 
@@ -70,9 +80,9 @@ class SourceFactsWriter {
  public:
   static Result<std::unique_ptr<SourceFactsWriter>> Create(Env& env, const std::string& path);
   // In canonical order of paths (entry_spool.h), each once.
-  Status Add(std::string_view path, const FileFacts& facts);
+  Status Add(std::string_view path, const SourceFile& file);
   // Writes the rest, all but the footer.
-  Status Finish(const std::vector<FactsFilesystem>& filesystems);
+  Status Finish(const std::vector<FactsFilesystem>& filesystems, const FingerprintKey& key);
   // Makes it the facts of `branch` and `manifest`, in place of older ones. Not synced: what a power cut leaves does not
   // check.
   Status Keep(const std::string& library_path, const std::string& branch, const ObjectId& manifest);
@@ -96,9 +106,10 @@ class SourceFactsReader {
   // ENOENT: there are none. EIO: they do not check.
   static Result<std::unique_ptr<SourceFactsReader>> Open(Env& env, const std::string& path);
   const ObjectId& manifest() const { return footer_.manifest; }
+  const FingerprintKey& key() const { return footer_.key; }
   const std::vector<FactsFilesystem>& filesystems() const { return index_.filesystems; }
   // Nothing: the path has no row, or its block does not check.
-  std::optional<FileFacts> Find(std::string_view path);
+  std::optional<SourceFile> Find(std::string_view path);
   // Every block. EIO: which does not check.
   Status Check();
 
@@ -119,6 +130,8 @@ std::string SourceFactsPath(const std::string& library_path, const std::string& 
 
 // Sentences, one for each file that does not check; with `remove` they are gone.
 std::vector<std::string> CheckSourceFacts(Env& env, const std::string& library_path, bool remove);
+// All of them: of a library that has lost contents, which must be read to be had again.
+void RemoveSourceFacts(Env& env, const std::string& library_path);
 // Removes those of branches that `exists` does not know.
 void SweepSourceFacts(Env& env, const std::string& library_path,
                       const std::function<bool(const std::string& branch)>& exists);

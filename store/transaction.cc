@@ -350,8 +350,6 @@ Result<std::optional<Location>> Transaction::FindChunk(const ObjectId& id) const
   return std::optional<Location>(location);
 }
 
-bool Transaction::HasContent(const ObjectId& content, uint64_t size) const { return impl_->HasContent(content, size); }
-
 Result<Published> Transaction::Publish(NewVersion version) {
   Library& library = *impl_->library;
   const std::string& branch = version.manifest.branch;

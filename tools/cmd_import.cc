@@ -17,6 +17,7 @@ std::string Summary(const ImportReport& report) {
   std::string text = fmt::format("{} files, {}; {} new to the library; {:.1f} s", report.files,
                                  FormatSize(report.bytes), FormatSize(report.new_bytes), report.seconds);
   if (report.unchanged_files > 0) text += fmt::format("; {} unchanged, not read again", report.unchanged_files);
+  if (report.known_files > 0) text += fmt::format("; {} read and found unchanged", report.known_files);
   if (report.appliance_seconds > 0 && report.seconds > 0) {
     text += fmt::format(", of which {:.1f} s ({:.0f} %) to start the appliance, {:.1f} s to inspect the disk",
                         report.appliance_seconds, 100 * report.appliance_seconds / report.seconds,
@@ -44,6 +45,7 @@ void PrintReport(Session& session, const ImportReport& report) {
     json["files"] = report.files;
     json["bytes"] = report.bytes;
     json["unchanged_files"] = report.unchanged_files;
+    json["known_files"] = report.known_files;
     json["new_bytes"] = report.new_bytes;
     json["seconds"] = report.seconds;
     json["appliance_seconds"] = report.appliance_seconds;

@@ -45,6 +45,20 @@ expect 0 "$mirage" fsck
 expect 0 "$mirage" cat web/v1:/bin/noise
 cmp -s "$work/out" "$work/source/bin/noise" || fail "the healed file differs"
 
+# the branch's own next import heals too, though not a file of its source has changed
+sleep 4
+expect 0 "$mirage" import "$work/source" again --allow-empty
+expect 0 "$mirage" import "$work/source" again --allow-empty
+err_has 'unchanged, not read again'
+for pack in $(find "$MIRAGE_LIBRARY/packs" -name '*.pack' -size +100k); do
+  printf XYZ | dd of="$pack" bs=1 seek=5000 conv=notrunc status=none
+done
+expect 4 "$mirage" fsck --repair
+out_has '^left: .*/bin/noise\)$'
+expect 0 "$mirage" import "$work/source" again --allow-empty
+expect 0 "$mirage" cat again:/bin/noise
+cmp -s "$work/out" "$work/source/bin/noise" || fail "the branch's own import did not heal it"
+
 # an edit whose record is spoiled
 mkdir -p "$MIRAGE_LIBRARY/overlays/0badcafe"
 echo '{' >"$MIRAGE_LIBRARY/overlays/0badcafe/overlay.json"

@@ -312,8 +312,13 @@ void RunFactsBlock(std::string_view bytes) {
   if (const auto rows = DecodeFactsBlock(bytes)) Require(EncodeFactsBlock(*rows) == bytes, kCanonical);
 }
 std::vector<std::string> FactsBlockSeeds() {
-  std::vector<FactsRow> rows{{"", {0, 2, 1'700'000'000, 5}}};
-  for (int i = 0; i < 50; ++i) rows.push_back({fmt::format("etc{}file {:02}", '\0', i), {1, uint64_t{7} << i, -i, 9}});
+  std::vector<FactsRow> rows{{"", {FileFacts{0, 2, 1'700'000'000, 5}, {}}}};
+  for (int i = 0; i < 50; ++i) {
+    SourceFile file;
+    if (i % 3 != 0) file.facts = {1, uint64_t{7} << i, -i, 9};
+    if (i % 3 != 1) file.fingerprint.bytes.fill(static_cast<uint8_t>(i + 1));
+    rows.push_back({fmt::format("etc{}file {:02}", '\0', i), file});
+  }
   return {EncodeFactsBlock(rows), EncodeFactsBlock({})};
 }
 // A footer alone, a footer behind its index, or an index alone.
@@ -323,7 +328,7 @@ void RunFactsIndex(std::string_view bytes) {
 }
 std::vector<std::string> FactsIndexSeeds() {
   const FactsIndex index{{{"uuid 1", 0, 5}, {"", INT64_MIN, INT64_MAX}}, {{0, 1, 100, ""}, {100, 2, 7, "etc"}}};
-  return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), 107, 99, 3})};
+  return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), {{4, 5, 6}}, 107, 99, 3})};
 }
 
 // ---- rpm databases, recipes

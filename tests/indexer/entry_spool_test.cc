@@ -9,7 +9,7 @@ namespace {
 
 std::vector<std::string> Paths(EntrySpool& spool) {
   std::vector<std::string> paths;
-  const EntrySpool::Visit visit = [&](const std::string& path, Entry) -> Status {
+  const EntrySpool::Visit visit = [&](const std::string& path, Entry, const Fingerprint&) -> Status {
     paths.push_back(path);
     return {};
   };
@@ -35,19 +35,22 @@ TEST(EntrySpoolTest, SpilledRunsMergeAndTheLastTicketHolds) {
       entry.uid = round * 10'000 + i;
       entry.target = "t" + std::to_string(i);
       // The middle round comes with the highest tickets.
-      Must(spool.Add(round == 1 ? 1'000'000 + i : spool.Ticket(), fmt::format("d{}/f{}", i % 7, i), entry));
+      Fingerprint fingerprint;
+      fingerprint.bytes.fill(static_cast<uint8_t>(i));
+      Must(spool.Add(round == 1 ? 1'000'000 + i : spool.Ticket(), fmt::format("d{}/f{}", i % 7, i), entry, fingerprint));
     }
   }
   for (int pass = 0; pass < 2; ++pass) {
     uint32_t count = 0;
     std::string last;
-    const EntrySpool::Visit visit = [&](const std::string& path, Entry got) -> Status {
+    const EntrySpool::Visit visit = [&](const std::string& path, Entry got, const Fingerprint& fingerprint) -> Status {
       EXPECT_LT(last, path);
       last = path;
       const uint32_t i = got.uid % 10'000;
       EXPECT_EQ(got.uid / 10'000, 1u);
       EXPECT_EQ(path, fmt::format("d{}/f{}", i % 7, i));
       EXPECT_EQ(got.target, "t" + std::to_string(i));
+      EXPECT_EQ(fingerprint.bytes[15], static_cast<uint8_t>(i));
       ++count;
       return {};
     };
@@ -60,7 +63,7 @@ TEST(EntrySpoolTest, AnErrorOfTheVisitorEndsIt) {
   TemporaryDirectory directory;
   EntrySpool spool(Env::Default(), directory.path());
   Must(spool.Add(1, "a", Entry{}));
-  const Status status = spool.ForEach([](const std::string&, Entry) -> Status { return Fail(EINTR, "enough"); });
+  const Status status = spool.ForEach([](const std::string&, Entry, const Fingerprint&) -> Status { return Fail(EINTR, "enough"); });
   ASSERT_FALSE(status);
   EXPECT_EQ(status.error().code, EINTR);
 }
