@@ -91,6 +91,7 @@ struct ContentWriter::Impl {
   Status Sticky() const;
   Status AppendSlice(std::string_view bytes);
   Status HandOn(bool last);
+  size_t FullBufferBytes() const { return kPartBytes + options.chunking.max_bytes + kHoleBytes; }
 
   // The workers.
   void Work();
@@ -417,7 +418,7 @@ Status ContentWriter::Impl::HandOn(bool last) {
   const size_t used = SplitContent(chunker, buffer, buffer_offset, last, &item->pieces);
   if (used == 0) return {};
   std::string rest = buffer.substr(used);
-  rest.reserve(kPartBytes);
+  rest.reserve(FullBufferBytes());
   buffer.resize(used);
   item->bytes = std::exchange(buffer, std::move(rest));
   buffer_offset += used;
@@ -430,7 +431,7 @@ Status ContentWriter::Impl::AppendSlice(std::string_view bytes) {
   if (bytes.size() > kMaxFileSize - buffer_offset - buffer.size()) {
     return Fail(EFBIG, "content writer: a content of more than {} bytes", kMaxFileSize);
   }
-  const size_t full = kPartBytes + options.chunking.max_bytes + kHoleBytes;
+  const size_t full = FullBufferBytes();
   while (!bytes.empty()) {
     const size_t n = std::min(bytes.size(), full - buffer.size());
     buffer.append(bytes.substr(0, n));
