@@ -167,11 +167,10 @@ class DirectorySource::Walk {
     Descriptor file;
     std::string path;
     struct stat st = {};
-    bool unchanged = false;               // its bytes are not wanted
-    std::optional<LikelyContent> likely;
+    std::optional<LikelyContent> likely;  // what its bytes may be
 
     uint64_t size() const { return static_cast<uint64_t>(st.st_size); }
-    size_t cost() const { return unchanged ? 0 : static_cast<size_t>(std::min(size(), kWholeFileBytes)); }
+    size_t cost() const { return static_cast<size_t>(std::min(size(), kWholeFileBytes)); }
 
     // What is filled in.
     std::optional<Error> error;
