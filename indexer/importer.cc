@@ -516,9 +516,12 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
     return std::move(report);
   };
 
-  // The branch's head says the same: no version is made.
+  // The branch's head says the same: no version is made. But if chunks came that the library has not, it has lost them, and
+  // only a publish brings them back. (A source may also have given what it took back, a path twice: that costs a version
+  // that says nothing new, once, for then the chunks are there.)
+  const bool heals = transaction->contents().statistics().new_chunks > 0;
   const auto unchanged = [&](const Snapshot& snapshot) -> Result<bool> {
-    if (!place.head || allow_empty) return false;
+    if (!place.head || allow_empty || heals) return false;
     ASSIGN_OR_RETURN(const Manifest parent, ReadManifest(snapshot, *place.head));
     if (parent.root != manifest.root || parent.links != manifest.links) return false;
     report.version.manifest = *place.head;

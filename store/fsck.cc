@@ -660,12 +660,12 @@ Status Checker::Repair() {
     ASSIGN_OR_RETURN(const std::string made, BuildDatabase(generation));
     packed_.reset();
     live_.reset();
+    RemoveSourceFacts(env_, path_);  // what may be lost is to be read again; before anybody can see that it is lost
     const std::string db = path_ + "/db";
     TRY(env_.SyncDirectory(made));
     if (env_.Stat(db)) TRY(MoveToQuarantine(db, "db"));
     TRY(env_.Rename(made, db));
     TRY(env_.SyncDirectory(path_));
-    RemoveSourceFacts(env_, path_);  // what may be lost is to be read again
     Done("db: made anew from packs and refs.log");
   }
   if (!packs_.damaged.empty() && !whole_log_) return {};  // RocksDB still names them

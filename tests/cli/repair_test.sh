@@ -55,9 +55,14 @@ for pack in $(find "$MIRAGE_LIBRARY/packs" -name '*.pack' -size +100k); do
 done
 expect 4 "$mirage" fsck --repair
 out_has '^left: .*/bin/noise\)$'
-expect 0 "$mirage" import "$work/source" again --allow-empty
+expect 0 "$mirage" import "$work/source" again
+out_has '^again/v'
 expect 0 "$mirage" cat again:/bin/noise
 cmp -s "$work/out" "$work/source/bin/noise" || fail "the branch's own import did not heal it"
+
+expect 0 "$mirage" fsck
+expect 0 "$mirage" import "$work/source" again
+out_is 'no changes'
 
 # an edit whose record is spoiled
 mkdir -p "$MIRAGE_LIBRARY/overlays/0badcafe"
