@@ -78,6 +78,17 @@ Entry EntryFromStat(const struct stat& st) {
   return entry;
 }
 
+// Making a context takes as long as 30 KiB do; one a thread is kept.
+Fingerprint FingerprintOf(const FingerprintKey& key, std::string_view bytes) {
+  static thread_local FingerprintKey kept_key;
+  static thread_local std::unique_ptr<Fingerprinter> kept;
+  if (!kept || kept_key != key) {
+    kept = std::make_unique<Fingerprinter>(key);
+    kept_key = key;
+  }
+  return kept->Of(bytes);
+}
+
 // Filesystems that hold no files, but a view of the running kernel.
 bool IsKernelFilesystem(int fd) {
   struct statfs fs;
@@ -360,7 +371,7 @@ class DirectorySource::Walk {
       ASSIGN_OR_RETURN(file.is_likely, Is(fd, file.path, *file.likely));
     } else {
       ASSIGN_OR_RETURN(file.bytes, ReadWhole(fd, file.path, file.size()));
-      if (file.likely && Fingerprinter(file.likely->key).Of(file.bytes) == file.likely->fingerprint) {
+      if (file.likely && FingerprintOf(file.likely->key, file.bytes) == file.likely->fingerprint) {
         file.is_likely = true;
         file.bytes.clear();
       }
