@@ -2,7 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <guestfs.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "indexer/acceleration.h"
+#include "indexer/libguestfs.h"
 
 namespace mirage {
 namespace {
@@ -51,6 +51,7 @@ void IgnoreEvent(guestfs_h*, void*, uint64_t, int, int, const char*, size_t, con
 }  // namespace
 
 Result<std::unique_ptr<Appliance>> Appliance::Launch(Options options) {
+  TRY(LoadLibguestfs());
   std::unique_ptr<Appliance> appliance(new Appliance(std::move(options)));
   const char* const settings = std::getenv("LIBGUESTFS_BACKEND_SETTINGS");
   const bool asked = settings != nullptr && std::strstr(settings, "force_tcg") != nullptr;
@@ -71,21 +72,21 @@ Result<std::unique_ptr<Appliance>> Appliance::Launch(Options options) {
 }
 
 Status Appliance::LaunchOnce(bool emulate, int timeout_s) {
-  handle_ = guestfs_create();
+  handle_ = Guestfs().create();
   if (handle_ == nullptr) return FailErrno(errno, "cannot make a libguestfs handle");
-  guestfs_set_error_handler(handle_, nullptr, nullptr);
-  guestfs_set_event_callback(handle_, IgnoreEvent,
+  Guestfs().set_error_handler(handle_, nullptr, nullptr);
+  Guestfs().set_event_callback(handle_, IgnoreEvent,
                              GUESTFS_EVENT_APPLIANCE | GUESTFS_EVENT_LIBRARY | GUESTFS_EVENT_WARNING, 0, nullptr);
-  guestfs_set_autosync(handle_, 0);
-  guestfs_set_pgroup(handle_, 1);  // Ctrl-C is for us; we end the virtual machine
-  if (guestfs_set_backend(handle_, "direct") != 0) return Failed("cannot choose the direct backend");
+  Guestfs().set_autosync(handle_, 0);
+  Guestfs().set_pgroup(handle_, 1);  // Ctrl-C is for us; we end the virtual machine
+  if (Guestfs().set_backend(handle_, "direct") != 0) return Failed("cannot choose the direct backend");
   if (emulate) {
     char force[] = "force_tcg";
     char* settings[] = {force, nullptr};
-    guestfs_set_backend_settings(handle_, settings);
+    Guestfs().set_backend_settings(handle_, settings);
   }
   for (const Drive& drive : options_.drives) {
-    if (guestfs_add_drive_opts(handle_, drive.path.c_str(), GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
+    if (Guestfs().add_drive_opts(handle_, drive.path.c_str(), GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
                                GUESTFS_ADD_DRIVE_OPTS_FORMAT, drive.format.c_str(), -1) == 0) {
       continue;
     }
@@ -97,7 +98,7 @@ Status Appliance::LaunchOnce(bool emulate, int timeout_s) {
   timed_out_ = false;
   launched_ = closing_ = false;
   watchdog_ = std::thread([this, timeout_s, others = QemuChildren()] { Watch(timeout_s, others); });
-  if (guestfs_launch(handle_) != 0) {
+  if (Guestfs().launch(handle_) != 0) {
     return Failed("cannot start the libguestfs appliance (libguestfs-test-tool says more)");
   }
   std::lock_guard lock(mutex_);
@@ -129,7 +130,7 @@ void Appliance::Close() {
     changed_.notify_all();
     watchdog_.join();
   }
-  if (handle_ != nullptr) guestfs_close(handle_);
+  if (handle_ != nullptr) Guestfs().close(handle_);
   handle_ = nullptr;
 }
 
@@ -137,21 +138,21 @@ Appliance::~Appliance() { Close(); }
 
 tl::unexpected<Error> Appliance::Failed(std::string_view what) const {
   if (interrupted()) return Fail(EINTR, "interrupted; the library is as it was");
-  const char* const text = guestfs_last_error(handle_);
+  const char* const text = Guestfs().last_error(handle_);
   std::string words = text != nullptr ? text : "libguestfs gives no reason";
   words = words.substr(0, std::min(words.find('\n'), kMaxErrorBytes));
   return Fail(EIO, "{}: {}", what, words);
 }
 
-void Appliance::Cancel() { guestfs_user_cancel(handle_); }
+void Appliance::Cancel() { Guestfs().user_cancel(handle_); }
 
 void GuestTextFreer::operator()(char* text) const { std::free(text); }
 
 std::string ReadGuestFile(Appliance& appliance, const char* path) {
   guestfs_h* const g = appliance.handle();
-  if (guestfs_is_file_opts(g, path, GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) return {};
+  if (Guestfs().is_file_opts(g, path, GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) return {};
   size_t size = 0;
-  const GuestText bytes(guestfs_read_file(g, path, &size));
+  const GuestText bytes(Guestfs().read_file(g, path, &size));
   return bytes ? std::string(bytes.get(), size) : std::string();
 }
 

@@ -32,7 +32,7 @@ class Appliance {
     const std::atomic<bool>* interrupted = nullptr;
     std::function<void(std::string_view)> say;
   };
-  // EINTR, or EIO with what libguestfs said.
+  // ENOTSUP: there is no libguestfs. EINTR, or EIO with what it said.
   static Result<std::unique_ptr<Appliance>> Launch(Options options);
   ~Appliance();  // ends the virtual machine
 

@@ -1,11 +1,11 @@
 #include "indexer/btrfs_layout.h"
 
-#include <guestfs.h>
-
 #include <algorithm>
 #include <charconv>
 #include <memory>
 #include <optional>
+
+#include "indexer/libguestfs.h"
 
 namespace mirage {
 namespace {
@@ -15,7 +15,7 @@ constexpr std::string_view kSubvolume = "btrfsvol:";
 constexpr size_t kMostNamed = 8;
 
 struct Freer {
-  void operator()(guestfs_btrfssubvolume_list* list) const { guestfs_free_btrfssubvolume_list(list); }
+  void operator()(guestfs_btrfssubvolume_list* list) const { Guestfs().free_btrfssubvolume_list(list); }
 };
 
 // "/@/home/" -> "@/home": as the list of subvolumes has it.
@@ -56,7 +56,7 @@ std::optional<uint64_t> SubvolumeId(std::string_view text) {
 
 // The kernel's name of the device that is mounted at "/", out of what df(1) says in the appliance.
 std::string KernelName(guestfs_h* g) {
-  const GuestText table(guestfs_df(g));
+  const GuestText table(Guestfs().df(g));
   std::string_view text = table != nullptr ? table.get() : "";
   std::string name;
   while (!text.empty()) {
@@ -81,7 +81,7 @@ Result<BtrfsLayout> BtrfsLayout::Read(Appliance& appliance, std::map<std::string
   std::vector<std::string> others;
   for (const auto& [device, type] : filesystems) {
     if (type != "btrfs" || device.starts_with(kSubvolume)) continue;
-    const GuestText uuid(guestfs_vfs_uuid(g, device.c_str()));
+    const GuestText uuid(Guestfs().vfs_uuid(g, device.c_str()));
     if (uuid != nullptr && *uuid != 0) {
       const auto [first, is_first] = first_of.emplace(uuid.get(), device);
       if (!is_first) {
@@ -91,14 +91,14 @@ Result<BtrfsLayout> BtrfsLayout::Read(Appliance& appliance, std::map<std::string
       }
     }
     Volume& volume = layout.volumes_[device];
-    if (guestfs_mount_options(g, "ro,subvolid=5", device.c_str(), "/") != 0) {
+    if (Guestfs().mount_options(g, "ro,subvolid=5", device.c_str(), "/") != 0) {
       if (appliance.interrupted()) return appliance.Failed("");
       continue;
     }
     if (std::string name = KernelName(g); !name.empty() && name != device) volume.aliases.push_back(std::move(name));
-    const int64_t standard = guestfs_btrfs_subvolume_get_default(g, "/");
-    const std::unique_ptr<guestfs_btrfssubvolume_list, Freer> list(guestfs_btrfs_subvolume_list(g, "/"));
-    if (guestfs_umount(g, "/") != 0) return appliance.Failed(fmt::format("{} cannot be unmounted", device));
+    const int64_t standard = Guestfs().btrfs_subvolume_get_default(g, "/");
+    const std::unique_ptr<guestfs_btrfssubvolume_list, Freer> list(Guestfs().btrfs_subvolume_list(g, "/"));
+    if (Guestfs().umount(g, "/") != 0) return appliance.Failed(fmt::format("{} cannot be unmounted", device));
     if (list == nullptr || standard < 0) continue;
     volume.standard = standard == 0 ? kTopLevel : static_cast<uint64_t>(standard);
     volume.paths[kTopLevel] = "";
@@ -181,7 +181,7 @@ Result<std::string> BtrfsLayout::ChooseRoot(Appliance& appliance, const std::vec
     if (place.device == nullptr || (volume != nullptr && place.volume != volume)) return std::string();
     volume = place.volume;
     const std::string root = Root(name);
-    const auto list = TakeGuestList(guestfs_inspect_get_mountpoints(g, root.c_str()));
+    const auto list = TakeGuestList(Guestfs().inspect_get_mountpoints(g, root.c_str()));
     if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
     ASSIGN_OR_RETURN(const auto fstab, ReadGuestFstab(appliance, root));
     for (size_t i = 0; i + 1 < list->size(); i += 2) {
@@ -219,11 +219,11 @@ std::map<std::string, std::string> BtrfsLayout::NotMounted(const std::vector<std
 
 Result<std::vector<FstabLine>> ReadGuestFstab(Appliance& appliance, const std::string& root) {
   guestfs_h* const g = appliance.handle();
-  if (guestfs_mount_options(g, "ro", root.c_str(), "/") != 0) {
+  if (Guestfs().mount_options(g, "ro", root.c_str(), "/") != 0) {
     return appliance.Failed(fmt::format("{} cannot be mounted", root));
   }
   const std::string text = ReadGuestFile(appliance, "/etc/fstab");
-  if (guestfs_umount(g, "/") != 0) return appliance.Failed(fmt::format("{} cannot be unmounted", root));
+  if (Guestfs().umount(g, "/") != 0) return appliance.Failed(fmt::format("{} cannot be unmounted", root));
   return ParseFstab(text);
 }
 

@@ -33,7 +33,8 @@ constexpr size_t kLargeReadBytes = 256 << 10;  // of a file that is only compare
 // Of files whose reading has begun, or may: how many, each of them open, and their bytes. Large ones count as so much.
 constexpr size_t kMaxReads = 64;
 constexpr size_t kMaxReadsBytes = 8 << 20;
-constexpr size_t kReadsToWakeFor = 8;
+constexpr size_t kMaxLooks = 64;  // children that are looked at, or may be
+constexpr size_t kFilesToWakeFor = 8;
 constexpr int kMaxReaders = 4;
 constexpr size_t kOpenDepth = 64;  // directories deeper than this are reached anew from the deepest open one above
 
@@ -134,15 +135,16 @@ class DirectorySource::Walk {
   Walk(const DirectorySource& source, ImportSink& sink)
       : source_(source),
         sink_(sink),
-        reads_(std::min<int>(kMaxReaders, static_cast<int>(std::thread::hardware_concurrency()) - 1), kReadsToWakeFor,
-               [this](RegularFile& file) { ReadBeside(file); }) {}
+        looks_(1, kFilesToWakeFor, [this](Child& child) { LookBeside(child); }),
+        reads_(std::min<int>(kMaxReaders, static_cast<int>(std::thread::hardware_concurrency()) - 1), kFilesToWakeFor,
+               [this](Child& file) { ReadBeside(file); }) {}
   ~Walk() { given_up_ = true; }
 
   Status Run() {
     const int fd = open(source_.path_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
     if (fd < 0) return Failed(errno, "");
     Frame root;
-    root.directory = Descriptor(fd);
+    root.directory = std::make_shared<Descriptor>(fd);
     struct stat skip;
     if (!source_.skip_.empty() && stat(source_.skip_.c_str(), &skip) == 0) skip_ = {skip.st_dev, skip.st_ino};
     struct stat st;
@@ -159,6 +161,7 @@ class DirectorySource::Walk {
       const std::string name = stack_.back().subdirectories[stack_.back().next++];
       TRY(Enter(name));
     }
+    while (looks_.size() > 0) TRY(TakeLook());
     while (reads_.size() > 0) TRY(TakeRead());
     return {};
   }
@@ -168,24 +171,30 @@ class DirectorySource::Walk {
   using Name = std::pair<std::string, unsigned char>;  // and d_type
   struct Frame {
     std::string path, name;  // from the top; the last component
-    Descriptor directory;    // closed below kOpenDepth once its files are read
+    std::shared_ptr<const Descriptor> directory;  // let go below kOpenDepth once it is listed
     dev_t device = 0;
     std::vector<std::string> subdirectories;
     size_t next = 0;
   };
-  // A file that is read beside the walk.
-  struct RegularFile {
-    Descriptor file;
-    std::string path;
+  // What is in a directory and is none: looked at, and if it is a file perhaps read, beside the walk.
+  struct Child {
+    std::shared_ptr<const Descriptor> directory;
+    std::string name, path;
+    bool is_regular = false;  // so the directory says
+
+    // What is filled in when it is looked at.
+    std::optional<Error> error;
+    Descriptor file;     // of a regular one, open
     struct stat st = {};
+    std::string target;  // of a symbolic link
+    XattrSet xattrs;     // but of a regular file: that is when it is read
+
     std::optional<LikelyContent> likely;  // what its bytes may be
 
     uint64_t size() const { return static_cast<uint64_t>(st.st_size); }
     size_t cost() const { return static_cast<size_t>(std::min(size(), kWholeFileBytes)); }
 
-    // What is filled in.
-    std::optional<Error> error;
-    XattrSet xattrs;
+    // What is filled in when it is read.
     bool is_likely = false;
     std::string bytes;    // of a file that is not large, if it is not what is likely
     struct stat after = {};
@@ -200,12 +209,13 @@ class DirectorySource::Walk {
   void Warn(std::string_view path, std::string_view what) {
     sink_.Omit(fmt::format("{} {}", HostPath(path), what));
   }
+  void WarnGone(std::string_view path) { Warn(path, "went away while it was being read"); }
 
   // Opens `name` in the directory on top of the stack, by way of the deepest ancestor that is open.
   Result<Descriptor> OpenDirectory(const std::string& name, const std::string& path) const {
     size_t depth = stack_.size() - 1;
     while (!stack_[depth].directory) --depth;
-    int at = stack_[depth].directory.get();
+    int at = stack_[depth].directory->get();
     Descriptor step;
     for (size_t i = depth + 1; i <= stack_.size(); ++i) {
       const std::string& component = i < stack_.size() ? stack_[i].name : name;
@@ -226,25 +236,25 @@ class DirectorySource::Walk {
     if (!directory) {
       const int code = directory.error().code;
       if (code == ENOENT || code == ENOTDIR || code == ELOOP) {
-        Warn(frame.path, "went away while it was being read");
+        WarnGone(frame.path);
         return {};
       }
       return tl::make_unexpected(directory.error());
     }
-    frame.directory = std::move(*directory);
+    frame.directory = std::make_shared<Descriptor>(std::move(*directory));
     struct stat st;
-    if (fstat(frame.directory.get(), &st) != 0) return Failed(errno, frame.path);
+    if (fstat(frame.directory->get(), &st) != 0) return Failed(errno, frame.path);
     if (Inode{st.st_dev, st.st_ino} == skip_) {
       Warn(frame.path, "is the library itself and was left out");
       return {};
     }
     frame.device = st.st_dev;
-    if (st.st_dev != parent.device && IsKernelFilesystem(frame.directory.get())) {
+    if (st.st_dev != parent.device && IsKernelFilesystem(frame.directory->get())) {
       Warn(frame.path, "is a filesystem of the kernel and was left empty");
       return AddEntry(frame.path, EntryFromStat(st), {}, "");
     }
     TRY(AddDirectory(frame, st));
-    if (stack_.size() >= kOpenDepth) frame.directory = Descriptor();
+    if (stack_.size() >= kOpenDepth) frame.directory.reset();
     stack_.push_back(std::move(frame));
     return {};
   }
@@ -252,7 +262,7 @@ class DirectorySource::Walk {
   // The directory itself and all in it but its subdirectories, whose names are left in the frame. Files first, each
   // kind sorted: neighbours in a directory become neighbours in the packs.
   Status AddDirectory(Frame& frame, const struct stat& st) {
-    const int fd = frame.directory.get();
+    const int fd = frame.directory->get();
     ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, frame.path));
     TRY(AddEntry(frame.path, EntryFromStat(st), xattrs, ""));
     ASSIGN_OR_RETURN(const auto names, List(fd, frame.path));
@@ -260,18 +270,27 @@ class DirectorySource::Walk {
       if (Interrupted()) return Fail(EINTR, "interrupted");
       std::string path = frame.path.empty() ? name : frame.path + "/" + name;
       if (sink_.Excluded(path)) continue;
-      struct stat child = {};
-      if (type == DT_REG) {  // it is asked once it is open
-        child.st_mode = S_IFREG;
-        TRY(AddChild(fd, name, std::move(path), child));
-      } else if (fstatat(fd, name.c_str(), &child, AT_SYMLINK_NOFOLLOW) != 0) {
-        if (errno != ENOENT) return Failed(errno, path);
-        Warn(path, "went away while it was being read");
-      } else if (S_ISDIR(child.st_mode)) {
-        frame.subdirectories.push_back(name);
-      } else {
-        TRY(AddChild(fd, name, std::move(path), child));
+      unsigned char kind = type;
+      if (kind == DT_UNKNOWN) {
+        struct stat child;
+        if (fstatat(fd, name.c_str(), &child, AT_SYMLINK_NOFOLLOW) != 0) {
+          if (errno != ENOENT) return Failed(errno, path);
+          WarnGone(path);
+          continue;
+        }
+        kind = static_cast<unsigned char>(IFTODT(child.st_mode));
       }
+      if (kind == DT_DIR) {
+        frame.subdirectories.push_back(name);
+        continue;
+      }
+      while (looks_.size() > 0 && (looks_.size() >= kMaxLooks || looks_.FirstIsDone())) TRY(TakeLook());
+      Child child;
+      child.directory = frame.directory;
+      child.name = name;
+      child.path = std::move(path);
+      child.is_regular = kind == DT_REG;
+      looks_.Add(std::move(child));
     }
     return {};
   }
@@ -297,34 +316,6 @@ class DirectorySource::Walk {
     return names;
   }
 
-  Status AddChild(int fd, const std::string& name, std::string path, struct stat st) {
-    if (S_ISREG(st.st_mode)) {
-      Descriptor file = OpenAt(fd, name.c_str(), 0);
-      if (!file && (errno == ENOENT || errno == ELOOP)) {
-        Warn(path, "went away while it was being read");
-        return {};
-      }
-      if (!file) return Failed(errno, path);
-      if (fstat(file.get(), &st) != 0) return Failed(errno, path);
-      if (!S_ISREG(st.st_mode)) {
-        Warn(path, "was replaced while it was being read, and was left out");
-        return {};
-      }
-      if (const std::string* first = FirstName(st, path)) return sink_.AddLink(std::move(path), *first);
-      return AddRegular(std::move(file), std::move(path), st);
-    }
-    if (const std::string* first = FirstName(st, path)) return sink_.AddLink(std::move(path), *first);
-    std::string target;
-    if (S_ISLNK(st.st_mode)) {
-      target.resize(PATH_MAX);
-      const ssize_t length = readlinkat(fd, name.c_str(), target.data(), target.size());
-      if (length < 0) return Failed(errno, path);
-      target.resize(static_cast<size_t>(length));
-    }
-    ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, path, name));
-    return AddEntry(path, EntryFromStat(st), xattrs, std::move(target));
-  }
-
   Status AddEntry(const std::string& path, Entry entry, const XattrSet& xattrs, std::string target) {
     return sink_.Add(path, std::move(entry), xattrs, std::move(target));
   }
@@ -336,11 +327,53 @@ class DirectorySource::Walk {
     return is_new ? nullptr : &first->second;
   }
 
-  Status AddRegular(Descriptor opened, std::string path, const struct stat& st) {
-    RegularFile file;
-    file.file = std::move(opened);
-    file.path = std::move(path);
-    file.st = st;
+  // Runs beside the walk.
+  void LookBeside(Child& child) const {
+    const Status status = TryLookBeside(child);
+    if (!status) child.error = status.error();
+    child.directory.reset();
+  }
+  Status TryLookBeside(Child& child) const {
+    const int fd = child.directory->get();
+    const char* const name = child.name.c_str();
+    if (child.is_regular) {
+      child.file = OpenAt(fd, name, 0);
+      if (!child.file || fstat(child.file.get(), &child.st) != 0) return Failed(errno, child.path);
+      return {};
+    }
+    if (fstatat(fd, name, &child.st, AT_SYMLINK_NOFOLLOW) != 0) return Failed(errno, child.path);
+    if (S_ISLNK(child.st.st_mode)) {
+      ssize_t length = 0;
+      child.target.resize_and_overwrite(PATH_MAX, [&](char* out, size_t size) {
+        length = readlinkat(fd, name, out, size);
+        return static_cast<size_t>(std::max<ssize_t>(length, 0));
+      });
+      if (length < 0) return Failed(errno, child.path);
+    }
+    ASSIGN_OR_RETURN(child.xattrs, ReadXattrs(fd, child.path, child.name));
+    return {};
+  }
+
+  // Adds the first of the children that are looked at, or has it read.
+  Status TakeLook() {
+    Child child = looks_.Take();
+    if (child.error && (child.error->code == ENOENT || child.error->code == ELOOP)) {
+      WarnGone(child.path);
+      return {};
+    }
+    if (child.error) return tl::make_unexpected(*std::move(child.error));
+    const struct stat& st = child.st;
+    if (S_ISREG(st.st_mode) != child.is_regular || S_ISDIR(st.st_mode)) {
+      Warn(child.path, "was replaced while it was being read, and was left out");
+      return {};
+    }
+    if (const std::string* first = FirstName(st, child.path)) return sink_.AddLink(std::move(child.path), *first);
+    if (child.is_regular) return AddRegular(std::move(child));
+    return AddEntry(child.path, EntryFromStat(st), child.xattrs, std::move(child.target));
+  }
+
+  Status AddRegular(Child file) {
+    const struct stat& st = file.st;
     if (const auto filesystem = FilesystemOf(file.file.get(), st.st_dev)) {
       const FileFacts facts{*filesystem, st.st_ino, st.st_ctim.tv_sec, static_cast<uint32_t>(st.st_ctim.tv_nsec)};
       if (sink_.Unchanged(file.path, EntryFromStat(st), file.size(), facts)) {
@@ -358,17 +391,19 @@ class DirectorySource::Walk {
     return {};
   }
 
-  // Runs beside the walk, on several threads.
-  void ReadBeside(RegularFile& file) const {
+  // Likewise, on several threads.
+  void ReadBeside(Child& file) const {
     const Status status = TryReadBeside(file);
     if (!status) file.error = status.error();
   }
-  Status TryReadBeside(RegularFile& file) const {
+  Status TryReadBeside(Child& file) const {
     const int fd = file.file.get();
     ASSIGN_OR_RETURN(file.xattrs, ReadXattrs(fd, file.path));
     if (file.size() > kWholeFileBytes) {
-      if (!file.likely) return {};  // it is streamed
-      ASSIGN_OR_RETURN(file.is_likely, Is(fd, file.path, *file.likely));
+      if (file.likely) {
+        ASSIGN_OR_RETURN(file.is_likely, Is(fd, file.path, *file.likely));
+      }
+      if (!file.is_likely) return {};  // it is streamed
     } else {
       ASSIGN_OR_RETURN(file.bytes, ReadWhole(fd, file.path, file.size()));
       if (file.likely && FingerprintOf(file.likely->key, file.bytes) == file.likely->fingerprint) {
@@ -377,12 +412,13 @@ class DirectorySource::Walk {
       }
     }
     if (fstat(fd, &file.after) != 0) return Failed(errno, file.path);
+    file.file = Descriptor();
     return {};
   }
 
   // Adds the first of the files that are being read.
   Status TakeRead() {
-    RegularFile file = reads_.Take();
+    Child file = reads_.Take();
     reads_bytes_ -= file.cost();
     if (file.error) return tl::make_unexpected(*std::move(file.error));
     uint64_t got = file.bytes.size();
@@ -543,7 +579,7 @@ class DirectorySource::Walk {
   std::map<dev_t, std::optional<uint32_t>> filesystems_;
   std::atomic<bool> given_up_ = false;
   size_t reads_bytes_ = 0;          // what those that are in `reads_` cost
-  OrderedWork<RegularFile> reads_;  // last: its threads read what is above until they end
+  OrderedWork<Child> looks_, reads_;  // last: their threads read what is above until they end
 };
 
 Result<SourceDescription> DirectorySource::Read(ImportSink& sink) {

@@ -22,7 +22,8 @@ class EntrySpool {
   uint64_t Ticket() { return spool_.Ticket(); }
   // Thread-safe against itself. `path` without leading slash; "" is the root.
   Status Add(uint64_t ticket, std::string_view path, const Entry& entry, const Fingerprint& fingerprint = {});
-  // Visits each path once, in canonical order; may be called again, and Add after it. The first error ends it.
+  // Visits each path once, in canonical order; may be called again, and Add after it. The first error ends it. Thread-safe
+  // against itself.
   using Visit = std::function<Status(const std::string& path, Entry entry, const Fingerprint& fingerprint)>;
   Status ForEach(const Visit& visit);
 

@@ -1,12 +1,12 @@
 #include "indexer/guest_keys.h"
 
-#include <guestfs.h>
-
 #include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <memory>
 #include <set>
+
+#include "indexer/libguestfs.h"
 
 namespace mirage {
 namespace {
@@ -23,17 +23,17 @@ bool SameUuid(std::string_view a, std::string_view b) {
 
 Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance) {
   guestfs_h* const g = appliance.handle();
-  const auto list = TakeGuestList(guestfs_list_filesystems(g));
+  const auto list = TakeGuestList(Guestfs().list_filesystems(g));
   if (!list) return appliance.Failed("cannot list the filesystems");
   std::map<std::string, std::string> found;
   for (size_t i = 0; i + 1 < list->size(); i += 2) found[(*list)[i]] = (*list)[i + 1];
   for (const auto lister :
-       {guestfs_list_devices, guestfs_list_partitions, guestfs_list_md_devices, guestfs_list_dm_devices, guestfs_lvs}) {
+       {Guestfs().list_devices, Guestfs().list_partitions, Guestfs().list_md_devices, Guestfs().list_dm_devices, Guestfs().lvs}) {
     const auto devices = TakeGuestList(lister(g));
     if (!devices) return appliance.Failed("cannot list the devices");
     for (const std::string& device : *devices) {
       if (const auto known = found.find(device); known != found.end() && known->second != "unknown") continue;
-      const GuestText type(guestfs_vfs_type(g, device.c_str()));
+      const GuestText type(Guestfs().vfs_type(g, device.c_str()));
       if (type && IsEncryptedType(type.get())) found[device] = type.get();
     }
   }
@@ -82,7 +82,7 @@ Result<std::set<std::string>> OpenEncrypted(Appliance& appliance, const std::vec
     for (const auto& [device, type] : filesystems) {
       if (!IsEncryptedType(type)) continue;
       if (!seen.insert(device).second) continue;
-      const GuestText text(guestfs_vfs_uuid(g, device.c_str()));
+      const GuestText text(Guestfs().vfs_uuid(g, device.c_str()));
       const std::string uuid = text ? text.get() : "";
       there.insert(uuid.empty() ? device : device + " (" + uuid + ")");
       bool fits = false, open = false;
@@ -92,7 +92,7 @@ Result<std::set<std::string>> OpenEncrypted(Appliance& appliance, const std::vec
         used.insert(key.id);
         std::string name = "clear-";
         for (const char c : device.substr(5)) name += c == '/' ? '-' : c;
-        if (guestfs_cryptsetup_open(g, device.c_str(), key.key.c_str(), name.c_str(),
+        if (Guestfs().cryptsetup_open(g, device.c_str(), key.key.c_str(), name.c_str(),
                                          GUESTFS_CRYPTSETUP_OPEN_READONLY, 1, -1) == 0) {
           open = any = true;
           opened.insert(device);
@@ -106,7 +106,7 @@ Result<std::set<std::string>> OpenEncrypted(Appliance& appliance, const std::vec
       }
     }
     if (!any) break;
-    if (guestfs_lvm_scan(g, 1) != 0) return appliance.Failed("cannot look for LVM in what was decrypted");
+    if (Guestfs().lvm_scan(g, 1) != 0) return appliance.Failed("cannot look for LVM in what was decrypted");
   }
   for (const GuestKey& key : keys) {
     if (used.contains(key.id)) continue;

@@ -1,7 +1,6 @@
 #include "indexer/guestfs_source.h"
 
 #include <fcntl.h>
-#include <guestfs.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -18,6 +17,7 @@
 #include <thread>
 #include <utility>
 
+#include "indexer/libguestfs.h"
 #include "indexer/sparse_file.h"
 #include "indexer/tar_stream.h"
 #include "indexer/tree_scan.h"
@@ -33,7 +33,7 @@ constexpr size_t kExcludesBytes = 3 << 20;       // of a message's 4 MiB
 
 // When an ext filesystem was made, to the second; INT64_MAX: not known, so that no time is later.
 int64_t TimeMade(guestfs_h* g, const std::string& device) {
-  char** const values = guestfs_tune2fs_l(g, device.c_str());
+  char** const values = Guestfs().tune2fs_l(g, device.c_str());
   if (values == nullptr) return INT64_MAX;
   int64_t made = INT64_MAX;
   for (char** item = values; item[0] != nullptr && item[1] != nullptr; item += 2) {
@@ -94,7 +94,7 @@ class GuestfsSource::TreeReading {
   // All names, as find(1) in the appliance sees them; what the stream does not bring is looked at afterwards. 8 bytes
   // a name.
   Status ListNames() {
-    if (guestfs_find0(appliance_.handle(), directory_.c_str(), names_file_.c_str()) != 0) {
+    if (Guestfs().find0(appliance_.handle(), directory_.c_str(), names_file_.c_str()) != 0) {
       return appliance_.Failed("cannot list the files");
     }
     TRY(ForEachName([&](const std::string& name) {
@@ -169,7 +169,7 @@ class GuestfsSource::TreeReading {
     int sent = -1;
     std::thread sender([&] {
       const std::string place = fmt::format("/dev/fd/{}", ends[1]);
-      sent = guestfs_tar_out_opts_argv(appliance_.handle(), directory_.c_str(), place.c_str(), &arguments);
+      sent = Guestfs().tar_out_opts_argv(appliance_.handle(), directory_.c_str(), place.c_str(), &arguments);
       CloseIfOpen(ends[1]);
     });
     TarStream stream([&](char* out, size_t size) -> Result<size_t> {
@@ -258,7 +258,7 @@ std::map<int64_t, uint32_t> AddFilesystems(Appliance& appliance, const Inspectio
     if (!ext && plan.filesystem != "xfs" && plan.filesystem != "btrfs") continue;
     std::string device = plan.device, subvolume;
     if (device.starts_with("btrfsvol:")) {  // "btrfsvol:/dev/sda2/home"; a device of a volume group has two slashes
-      char* const real = guestfs_mountable_device(g, plan.device.c_str());
+      char* const real = Guestfs().mountable_device(g, plan.device.c_str());
       if (real == nullptr) continue;
       device = real;
       std::free(real);
@@ -266,8 +266,8 @@ std::map<int64_t, uint32_t> AddFilesystems(Appliance& appliance, const Inspectio
     } else if (plan.filesystem == "btrfs") {
       subvolume = "top";
     }
-    char* const uuid = guestfs_vfs_uuid(g, device.c_str());
-    struct guestfs_statns* const st = guestfs_lstatns(g, plan.path.c_str());
+    char* const uuid = Guestfs().vfs_uuid(g, device.c_str());
+    struct guestfs_statns* const st = Guestfs().lstatns(g, plan.path.c_str());
     SourceFilesystem filesystem;
     filesystem.identity = FilesystemIdentity(uuid == nullptr ? "" : uuid, subvolume);
     if (ext) filesystem.made_sec = TimeMade(g, device);
@@ -275,7 +275,7 @@ std::map<int64_t, uint32_t> AddFilesystems(Appliance& appliance, const Inspectio
       if (const auto index = sink.AddFilesystem(std::move(filesystem))) indexes[st->st_dev] = *index;
     }
     std::free(uuid);
-    if (st != nullptr) guestfs_free_statns(st);
+    if (st != nullptr) Guestfs().free_statns(st);
   }
   return indexes;
 }
@@ -309,10 +309,10 @@ Result<SourceDescription> GuestfsSource::Read(ImportSink& sink) {
   TRY(sink.Add("", top, {}, ""));
   for (const MountPlan& plan : inspection.mounts) {
     description.mounts.push_back({plan.path, plan.filesystem, plan.device});
-    struct guestfs_statvfs* const space = guestfs_statvfs(appliance->handle(), plan.path.c_str());
+    struct guestfs_statvfs* const space = Guestfs().statvfs(appliance->handle(), plan.path.c_str());
     if (space == nullptr) continue;  // for the progress bar alone
     sink.Expect(static_cast<uint64_t>((space->blocks - space->bfree) * space->frsize));
-    guestfs_free_statvfs(space);
+    Guestfs().free_statvfs(space);
   }
   std::sort(description.mounts.begin(), description.mounts.end(),
             [](const Mount& a, const Mount& b) { return a.path < b.path; });

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <thread>
 #include <unordered_map>
 
 #include "indexer/container_source.h"
@@ -19,6 +20,7 @@
 #include "indexer/progress.h"
 #include "indexer/source_choice.h"
 #include "indexer/system_files.h"
+#include "store/reachable.h"
 #include "store/revision.h"
 #include "store/tree_writer.h"
 
@@ -212,25 +214,23 @@ class Importer final : public ImportSink {
   };
   Result<Tree> Finish() {
     progress_.Stage("writing the tree");
-    TRY(transaction_.contents().Flush());  // every Done has been called
+    TRY(transaction_.FlushContents());  // every Done has been called
     TRY(FirstError());
     TRY(ResolveLinks());
 
+    const std::jthread facts([this] { known_.Write(spool_, exclusion_); });
     TreeWriter tree(transaction_);
     std::string below;  // an excluded directory, with its slash
-    const EntrySpool::Visit add = [&](const std::string& path, Entry entry, const Fingerprint& fingerprint) -> Status {
+    const EntrySpool::Visit add = [&](const std::string& path, Entry entry, const Fingerprint&) -> Status {
       TRY(CheckInterrupted());
       if (!below.empty() && path.starts_with(below)) return {};
       if (Excluded(path)) {
         if (entry.is_directory()) below = path + "/";
         return {};
       }
-      known_.Write(path, fingerprint);
       return tree.Add(path, std::move(entry));
     };
-    known_.BeginWrite();
     TRY(spool_.ForEach(add));
-    known_.EndWrite();
     Tree result;
     ASSIGN_OR_RETURN(result.root, tree.Finish());
     result.files = tree.file_count();
@@ -516,14 +516,19 @@ Result<ImportReport> Run(Library& library, const ImportOptions& options, LayerRu
     return std::move(report);
   };
 
-  // The branch's head says the same: no version is made. But if chunks came that the library has not, it has lost them, and
-  // only a publish brings them back. (A source may also have given what it took back, a path twice: that costs a version
-  // that says nothing new, once, for then the chunks are there.)
-  const bool heals = transaction->contents().statistics().new_chunks > 0;
+  // The branch's head says the same: no version is made. What came nevertheless is either of no use (a source may give a
+  // path twice) or what the library had lost of that version.
   const auto unchanged = [&](const Snapshot& snapshot) -> Result<bool> {
-    if (!place.head || allow_empty || heals) return false;
+    if (!place.head || allow_empty) return false;
     ASSIGN_OR_RETURN(const Manifest parent, ReadManifest(snapshot, *place.head));
     if (parent.root != manifest.root || parent.links != manifest.links) return false;
+    if (transaction->HasStaged()) {
+      ASSIGN_OR_RETURN(const bool whole, IsWhole(library, snapshot, *place.head, transaction->directory()));
+      if (!whole) {
+        TRY(transaction->Restore());
+        report.restored_bytes = transaction->staged_bytes();
+      }
+    }
     report.version.manifest = *place.head;
     report.version.branch = options.branch;
     ASSIGN_OR_RETURN(report.version.tag, snapshot.LatestTag(options.branch));

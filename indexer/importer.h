@@ -48,7 +48,8 @@ struct ImportReport {
   uint64_t bytes = 0;     // sum of the regular files' sizes
   uint64_t unchanged_files = 0;  // files that were not read again, because they had not changed (IMPORT.md)
   uint64_t known_files = 0;      // files that were read and known again by their fingerprint
-  uint64_t new_bytes = 0; // what the import adds to the library
+  uint64_t new_bytes = 0; // what the version adds to the library
+  uint64_t restored_bytes = 0;  // without a version: what the library had lost of the one that says the same
   double seconds = 0;
   double appliance_seconds = 0;  // of these until libguestfs was up; 0 for a directory
   double inspection_seconds = 0; // and of these to find and mount what is on the disk

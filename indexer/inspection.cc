@@ -1,6 +1,5 @@
 #include "indexer/inspection.h"
 
-#include <guestfs.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -12,6 +11,7 @@
 
 #include "indexer/btrfs_layout.h"
 #include "indexer/guest_keys.h"
+#include "indexer/libguestfs.h"
 #include "indexer/linux_system.h"
 #include "indexer/package_version.h"
 #include "indexer/rpm_database.h"
@@ -21,7 +21,7 @@ namespace mirage {
 namespace {
 
 struct Freer {
-  void operator()(guestfs_application2_list* list) const { guestfs_free_application2_list(list); }
+  void operator()(guestfs_application2_list* list) const { Guestfs().free_application2_list(list); }
 };
 
 std::string TakeString(char* text) {
@@ -60,7 +60,7 @@ Status CannotRead(const std::string& what, bool skip_unreadable, ImportSink& sin
 Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>& filesystems,
                   const BtrfsLayout& btrfs, Inspection& inspection, bool skip_unreadable, ImportSink& sink) {
   guestfs_h* const g = appliance.handle();
-  const auto list = TakeGuestList(guestfs_inspect_get_mountpoints(g, inspection.root.c_str()));
+  const auto list = TakeGuestList(Guestfs().inspect_get_mountpoints(g, inspection.root.c_str()));
   if (!list) return appliance.Failed("cannot tell where the system mounts its filesystems");
   std::vector<FstabLine> fstab;  // wanted for the subvolumes in it alone
   if (!btrfs.empty()) {
@@ -72,7 +72,7 @@ Status PlanSystem(Appliance& appliance, const std::map<std::string, std::string>
     plan.path = (*list)[i];
     plan.device = btrfs.Resolve((*list)[i + 1], FstabOptions(fstab, plan.path));
     plan.filesystem =
-        plan.device.starts_with("btrfsvol:") ? "btrfs" : TakeString(guestfs_vfs_type(g, plan.device.c_str()));
+        plan.device.starts_with("btrfsvol:") ? "btrfs" : TakeString(Guestfs().vfs_type(g, plan.device.c_str()));
     mounted.insert(plan.device);
     inspection.mounts.push_back(std::move(plan));
   }
@@ -127,10 +127,10 @@ std::optional<std::vector<Package>> ListRpmPackages(Appliance& appliance, Import
                                                     const std::atomic<bool>* interrupted) {
   guestfs_h* const g = appliance.handle();
   for (const std::string path : kRpmDatabasePaths) {
-    if (guestfs_is_file_opts(g, path.c_str(), GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) continue;
+    if (Guestfs().is_file_opts(g, path.c_str(), GUESTFS_IS_FILE_OPTS_FOLLOWSYMLINKS, 1, -1) != 1) continue;
     const std::string log = path + "-wal";
-    const bool has_log = guestfs_is_file(g, log.c_str()) == 1 && guestfs_filesize(g, log.c_str()) > 0;
-    const int64_t size = guestfs_filesize(g, path.c_str());
+    const bool has_log = Guestfs().is_file(g, log.c_str()) == 1 && Guestfs().filesize(g, log.c_str()) > 0;
+    const int64_t size = Guestfs().filesize(g, path.c_str());
     const int file = memfd_create("rpmdb", MFD_CLOEXEC);
     if (file < 0) return std::nullopt;
     std::string why;
@@ -139,7 +139,7 @@ std::optional<std::vector<Package>> ListRpmPackages(Appliance& appliance, Import
       why = "its last changes are in a log beside it, which is not read";
     } else if (size < 0 || static_cast<uint64_t>(size) > kMaxRpmDatabaseBytes) {
       why = "it is too large";
-    } else if (guestfs_download(g, path.c_str(), fmt::format("/dev/fd/{}", file).c_str()) != 0) {
+    } else if (Guestfs().download(g, path.c_str(), fmt::format("/dev/fd/{}", file).c_str()) != 0) {
       why = appliance.Failed("it cannot be read").value().message;
     } else if (auto read = ReadRpmDatabase(file, interrupted)) {
       packages = std::move(*read);
@@ -161,10 +161,10 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
   guestfs_h* const g = appliance.handle();
   Inspection inspection;
   inspection.opened = opened;
-  const auto devices = TakeGuestList(guestfs_list_devices(g));
+  const auto devices = TakeGuestList(Guestfs().list_devices(g));
   if (!devices) return appliance.Failed("cannot list the disks");
   for (const std::string& device : *devices) {
-    const int64_t size = guestfs_blockdev_getsize64(g, device.c_str());
+    const int64_t size = Guestfs().blockdev_getsize64(g, device.c_str());
     if (size < 0) return appliance.Failed("cannot tell the size of the disk");
     Disk disk;
     disk.name = DirectoryName(device);
@@ -180,7 +180,7 @@ Result<Inspection> InspectDisk(Appliance& appliance, const std::set<std::string>
   const bool any =
       std::any_of(filesystems.begin(), filesystems.end(), [](const auto& item) { return HoldsFiles(item.second); });
   if (any) {  // inspection takes long, and finds nothing where there is nothing to mount
-    auto roots = TakeGuestList(guestfs_inspect_os(g));
+    auto roots = TakeGuestList(Guestfs().inspect_os(g));
     if (!roots) {
       const Error error = appliance.Failed("the disk could not be inspected").value();
       if (error.code == EINTR) return tl::make_unexpected(error);
@@ -214,8 +214,8 @@ Status MountAll(Appliance& appliance, Inspection& inspection, bool skip_unreadab
   guestfs_h* const g = appliance.handle();
   std::vector<MountPlan> mounted;
   for (MountPlan& plan : inspection.mounts) {
-    const bool made = !inspection.root.empty() || guestfs_mkmountpoint(g, plan.path.c_str()) == 0;
-    if (made && guestfs_mount_options(g, MountOptions(plan.filesystem, plan.device).c_str(), plan.device.c_str(),
+    const bool made = !inspection.root.empty() || Guestfs().mkmountpoint(g, plan.path.c_str()) == 0;
+    if (made && Guestfs().mount_options(g, MountOptions(plan.filesystem, plan.device).c_str(), plan.device.c_str(),
                                       plan.path.c_str()) == 0) {
       if (plan.filesystem == "ntfs") {
         sink.Omit(fmt::format("{} (ntfs): DOS attributes, Windows ACLs, short names and creation times; reparse points "
@@ -244,20 +244,20 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
   guestfs_h* const g = appliance.handle();
   const char* const root = inspection.root.c_str();
   SystemDescription system;
-  system.type = TakeString(guestfs_inspect_get_type(g, root));
-  system.distro = TakeString(guestfs_inspect_get_distro(g, root));
-  system.product = TakeString(guestfs_inspect_get_product_name(g, root));
-  system.major = guestfs_inspect_get_major_version(g, root);
-  system.minor = guestfs_inspect_get_minor_version(g, root);
+  system.type = TakeString(Guestfs().inspect_get_type(g, root));
+  system.distro = TakeString(Guestfs().inspect_get_distro(g, root));
+  system.product = TakeString(Guestfs().inspect_get_product_name(g, root));
+  system.major = Guestfs().inspect_get_major_version(g, root);
+  system.minor = Guestfs().inspect_get_minor_version(g, root);
   if (system.distro == "debian") {  // of Debian libguestfs gives /etc/debian_version, "12.4"
     SystemDescription release;
     DescribeRelease(ReadGuestFile(appliance, "/etc/os-release"), "", release);
     if (!release.product.empty()) system.product = release.product;
   }
-  system.hostname = TakeString(guestfs_inspect_get_hostname(g, root));
-  system.arch = TakeString(guestfs_inspect_get_arch(g, root));
+  system.hostname = TakeString(Guestfs().inspect_get_hostname(g, root));
+  system.arch = TakeString(Guestfs().inspect_get_arch(g, root));
   std::optional<std::vector<Package>> packages;
-  if (TakeString(guestfs_inspect_get_package_format(g, root)) == "rpm" || FamilyOf(system.distro) == PackageFamily::kRpm) {
+  if (TakeString(Guestfs().inspect_get_package_format(g, root)) == "rpm" || FamilyOf(system.distro) == PackageFamily::kRpm) {
     packages = ListRpmPackages(appliance, sink, appliance.interrupt_flag());
   }
   if (packages) {
@@ -265,7 +265,7 @@ std::string DescribeSystem(Appliance& appliance, const Inspection& inspection, I
     for (const MountPlan& plan : inspection.mounts) system.mountpoints[plan.path] = plan.device;
     return EncodeSystem(std::move(system));
   }
-  const std::unique_ptr<guestfs_application2_list, Freer> list(guestfs_inspect_list_applications2(g, root));
+  const std::unique_ptr<guestfs_application2_list, Freer> list(Guestfs().inspect_list_applications2(g, root));
   if (list == nullptr) {
     sink.Omit(appliance.Failed("the installed packages could not be listed").value().message);
   } else {

@@ -30,6 +30,7 @@ bool KnownFiles::Open(const std::string& branch) {
   auto facts = SourceFactsReader::Open(library_.env(), SourceFactsPath(library_.path(), branch));
   if (!facts) return false;
   facts_ = std::move(*facts);
+  if (!facts_->IsOf(transaction_.base().made_in())) return false;
   // The version's contents must outlast this import, and be there for the snapshot that it began on.
   auto lease = library_.Lease(facts_->manifest());
   if (!lease || !CheckContents(transaction_.base(), facts_->manifest())) return false;
@@ -118,48 +119,36 @@ std::optional<Entry> KnownFiles::Lookup(const std::string& path) {
   return entry ? *entry : std::nullopt;
 }
 
-void KnownFiles::BeginWrite() {
-  if (failed_) return;
-  auto writer = SourceFactsWriter::Create(library_.env(), transaction_.directory() + "/facts");
-  if (!writer) return;
-  writer_ = std::move(*writer);
-  cursor_.emplace(noted_);
-  const auto next = cursor_->Next();
-  more_ = next && *next;
+void KnownFiles::Write(EntrySpool& entries, const Exclusion& exclusion) {
+  if (failed_ || !TryWrite(entries, exclusion)) writer_.reset();
 }
 
-void KnownFiles::Write(const std::string& path, const Fingerprint& fingerprint) {
-  if (!writer_) return;
-  SourceFile file{std::nullopt, fingerprint};
-  const std::string key = CanonicalKey(path);
-  while (more_ && cursor_->key() < key) {
-    const auto next = cursor_->Next();
-    if (!next) writer_.reset();
-    more_ = next && *next;
-  }
-  if (!writer_) return;
-  if (more_ && cursor_->key() == key) {
-    std::memcpy(&file.facts.emplace(), cursor_->value().data(), sizeof(FileFacts));
-  }
-  if (!file.facts && fingerprint.IsZero()) return;
-  if (!writer_->Add(path, file)) writer_.reset();
-}
-
-void KnownFiles::EndWrite() {
-  cursor_.reset();
-  if (!writer_) return;
+Status KnownFiles::TryWrite(EntrySpool& entries, const Exclusion& exclusion) {
+  ASSIGN_OR_RETURN(writer_, SourceFactsWriter::Create(library_.env(), transaction_.directory() + "/facts"));
+  PathSpool::Cursor noted(noted_);
+  ASSIGN_OR_RETURN(bool more, noted.Next());
+  TRY(entries.ForEach([&](const std::string& path, const Entry&, const Fingerprint& fingerprint) -> Status {
+    if (exclusion.Matches(path)) return {};
+    const std::string key = CanonicalKey(path);
+    while (more && noted.key() < key) {
+      ASSIGN_OR_RETURN(more, noted.Next());
+    }
+    SourceFile file{std::nullopt, fingerprint};
+    if (more && noted.key() == key) std::memcpy(&file.facts.emplace(), noted.value().data(), sizeof(FileFacts));
+    return file.facts || !fingerprint.IsZero() ? writer_->Add(path, file) : Status();
+  }));
   std::vector<FactsFilesystem> filesystems;
   for (const Filesystem& filesystem : filesystems_) {
     const int64_t clock = filesystem.source.clock_sec.value_or(filesystem.newest_sec);
     filesystems.push_back({filesystem.source.identity, filesystem.source.made_sec,
                            clock < INT64_MIN + kTickSec ? INT64_MIN : clock - kTickSec});
   }
-  if (!writer_->Finish(filesystems, key_)) writer_.reset();
+  return writer_->Finish(filesystems, key_);
 }
 
 void KnownFiles::Keep(const std::string& branch, const ObjectId& manifest) {
   if (!writer_) return;
-  (void)writer_->Keep(library_.path(), branch, manifest);
+  (void)writer_->Keep(library_.path(), branch, manifest, transaction_.base().made_in());
   writer_.reset();
 }
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "indexer/entry_spool.h"
+#include "indexer/exclusion.h"
 #include "indexer/image_source.h"
 #include "indexer/path_spool.h"
 #include "store/library.h"
@@ -35,11 +37,9 @@ class KnownFiles {
   // What the path was, if it was a regular file of this size whose fingerprint is known.
   std::optional<Known> OfSize(const std::string& path, uint64_t size);
 
-  // The facts of those paths that are in the version, to be called in canonical order. Whatever fails here costs the
-  // next import time, nothing else.
-  void BeginWrite();
-  void Write(const std::string& path, const Fingerprint& fingerprint);
-  void EndWrite();
+  // Writes the facts of those entries that are in the version. Whatever fails here costs the next import time, nothing else.
+  // May run on a thread beside who reads `entries`.
+  void Write(EntrySpool& entries, const Exclusion& exclusion);
   // Once the version is there.
   void Keep(const std::string& branch, const ObjectId& manifest);
 
@@ -50,6 +50,7 @@ class KnownFiles {
     std::optional<uint32_t> before;  // which of the last import's it is
   };
   bool Open(const std::string& branch);
+  Status TryWrite(EntrySpool& entries, const Exclusion& exclusion);
   bool IsTrusted(const FactsFilesystem& filesystem, const Entry& now, const FileFacts& facts) const;
   const SourceFile* Row(const std::string& path);  // of the version before
   std::optional<Entry> Lookup(const std::string& path);
@@ -70,9 +71,7 @@ class KnownFiles {
   std::optional<std::string> directory_;  // the last one that was looked in, and its tree; zero: there is none
   ObjectId directory_tree_;
 
-  std::unique_ptr<SourceFactsWriter> writer_;
-  std::optional<PathSpool::Cursor> cursor_;
-  bool more_ = false;
+  std::unique_ptr<SourceFactsWriter> writer_;  // of facts that are all written
 };
 
 }  // namespace mirage

@@ -1,6 +1,5 @@
 // Jobs done on threads beside the one that puts them in, and given back to it in the order they were put in. For that one
-// thread; `work` runs on several at once, on its own too: a job that is waited for and not begun is done where it is waited
-// for.
+// thread; `work` runs on several at once, on its own too: who waits for a job does meanwhile what was not begun.
 #pragma once
 
 #include <algorithm>
@@ -56,15 +55,9 @@ class OrderedWork {
   // The first job, once it is done.
   Job Take() {
     std::unique_lock lock(mutex_);
-    Place& first = *places_.front();
-    if (!waiting_.empty() && waiting_.front() == &first) {
-      waiting_.pop_front();
-      lock.unlock();
-      work_(first.job);
-      lock.lock();
-    } else {
-      done_.wait(lock, [&] { return first.done; });
-    }
+    const Place& first = *places_.front();
+    while (!first.done && !waiting_.empty()) DoNext(lock);
+    done_.wait(lock, [&] { return first.done; });
     const std::unique_ptr<Place> taken = std::move(places_.front());
     places_.pop_front();
     return std::move(taken->job);
@@ -83,17 +76,19 @@ class OrderedWork {
       ++idle_;
       wake_.wait(lock, [&] { return stop_ || !waiting_.empty(); });
       --idle_;
-      while (!stop_ && !waiting_.empty()) {
-        Place& place = *waiting_.front();
-        waiting_.pop_front();
-        lock.unlock();
-        work_(place.job);
-        lock.lock();
-        place.done = true;
-        if (&place == places_.front().get()) done_.notify_one();
-      }
+      while (!stop_ && !waiting_.empty()) DoNext(lock);
       if (stop_) return;
     }
+  }
+
+  void DoNext(std::unique_lock<std::mutex>& lock) {
+    Place& place = *waiting_.front();
+    waiting_.pop_front();
+    lock.unlock();
+    work_(place.job);
+    lock.lock();
+    place.done = true;
+    if (&place == places_.front().get()) done_.notify_one();
   }
 
   const size_t batch_;

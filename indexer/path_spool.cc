@@ -129,7 +129,10 @@ bool PathSpool::Cursor::Later(const std::unique_ptr<RunReader>& a, const std::un
 
 Status PathSpool::Cursor::Open() {
   open_ = true;
-  spool_.Sort();
+  {
+    const std::lock_guard lock(spool_.mutex_);
+    spool_.Sort();
+  }
   for (const std::string& run : spool_.runs_) {
     ASSIGN_OR_RETURN(auto reader, RunReader::Open(spool_.env_, run));
     ASSIGN_OR_RETURN(const bool any, reader->Next());

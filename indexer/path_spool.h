@@ -33,7 +33,7 @@ class PathSpool {
   class RunReader;
 
  public:
-  // Each path once, in canonical order. While one lives nothing may be added.
+  // Each path once, in canonical order. While one lives nothing may be added. Several may be read at once.
   class Cursor {
    public:
     explicit Cursor(PathSpool& spool);

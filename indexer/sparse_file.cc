@@ -1,10 +1,10 @@
 #include "indexer/sparse_file.h"
 
-#include <guestfs.h>
-
 #include <algorithm>
 #include <charconv>
 #include <memory>
+
+#include "indexer/libguestfs.h"
 
 namespace mirage {
 namespace {
@@ -35,9 +35,9 @@ std::string_view TakeNumber(std::string_view text, uint64_t& value) {
 std::optional<std::vector<DataRange>> FindData(guestfs_h* g, const std::string& place) {
   const std::string command = "filefrag -v -b1 /proc/self/fd/0 < " + Quote("/sysroot" + place);
   char* arguments[] = {const_cast<char*>(command.c_str()), nullptr};
-  guestfs_push_error_handler(g, nullptr, nullptr);
-  const GuestText text(guestfs_debug(g, "sh", arguments));
-  guestfs_pop_error_handler(g);
+  Guestfs().push_error_handler(g, nullptr, nullptr);
+  const GuestText text(Guestfs().debug(g, "sh", arguments));
+  Guestfs().pop_error_handler(g);
   return text ? ParseFilefrag(text.get()) : std::nullopt;
 }
 
@@ -105,7 +105,7 @@ Status ReadSparseFile(Appliance& appliance, const std::string& directory, const 
       size_t got = 0;
       const int wanted = static_cast<int>(std::min<uint64_t>(end - at, kPieceBytes));
       const GuestText bytes(
-          guestfs_pread(appliance.handle(), place.c_str(), wanted, static_cast<int64_t>(at), &got));
+          Guestfs().pread(appliance.handle(), place.c_str(), wanted, static_cast<int64_t>(at), &got));
       if (!bytes) return appliance.Failed(fmt::format("/{} cannot be read", path));
       if (got == 0 || got > static_cast<size_t>(wanted)) return Fail(EIO, "/{} is shorter than its size", path);
       TRY(sink.AppendFile(std::string_view(bytes.get(), got)));

@@ -1,12 +1,13 @@
 #include "indexer/tree_scan.h"
 
-#include <guestfs.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
+
+#include "indexer/libguestfs.h"
 
 namespace mirage {
 namespace {
@@ -172,7 +173,7 @@ Status TreeScan::Ask(Frame& frame, size_t begin, size_t end) {
   for (size_t i = begin; i < end; ++i) names.push_back(frame.pending[i].data());
   names.push_back(nullptr);
   const std::unique_ptr<guestfs_statns_list, void (*)(guestfs_statns_list*)> stats(
-      guestfs_lstatnslist(appliance_.handle(), GuestPath(frame.path).c_str(), names.data()), guestfs_free_statns_list);
+      Guestfs().lstatnslist(appliance_.handle(), GuestPath(frame.path).c_str(), names.data()), Guestfs().free_statns_list);
   if (!stats) return appliance_.Failed(fmt::format("/{} cannot be read", VersionPath(frame.path)));
   if (stats->len != end - begin) return Fail(EIO, "/{}: the appliance left out an answer", VersionPath(frame.path));
   for (size_t i = begin; i < end; ++i) {
@@ -250,8 +251,8 @@ Status TreeScan::TakeOthers(Frame& frame) {
     std::vector<char*> names;
     for (size_t i = begin; i < end; ++i) names.push_back(others_[i].name.data());
     names.push_back(nullptr);
-    const AttributeList attributes(guestfs_lxattrlist(appliance_.handle(), GuestPath(frame.path).c_str(), names.data()),
-                                   guestfs_free_xattr_list);
+    const AttributeList attributes(Guestfs().lxattrlist(appliance_.handle(), GuestPath(frame.path).c_str(), names.data()),
+                                   Guestfs().free_xattr_list);
     if (!attributes) return appliance_.Failed(fmt::format("/{} cannot be read", VersionPath(frame.path)));
     uint32_t position = 0;
     for (; begin < end; ++begin) {

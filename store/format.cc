@@ -66,4 +66,22 @@ Result<Format> DecodeFormat(const std::string& text, std::string_view path) {
   return format;
 }
 
+std::optional<std::string> MendFormat(const std::string& text, const std::string& path) {
+  const auto reads = [&](const std::string& tried) {
+    const auto format = DecodeFormat(tried, path);
+    return format || format.error().code == EPROTONOSUPPORT;
+  };
+  std::string tried = text;
+  for (const bool one_bit : {true, false}) {
+    for (size_t i = 0; i < tried.size() && tried.size() < 1024; ++i) {
+      for (unsigned step = 0; step < (one_bit ? 8U : 256U); ++step) {
+        tried[i] = one_bit ? static_cast<char>(text[i] ^ (1 << step)) : static_cast<char>(step);
+        if (reads(tried)) return tried;
+      }
+      tried[i] = text[i];
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace mirage

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -27,5 +28,7 @@ std::string EncodeFormat(const Format& format);
 // EIO: damaged. EPROTONOSUPPORT: a newer version, or an incompatible feature that this program does not know. `path` is
 // for messages.
 Result<Format> DecodeFormat(const std::string& text, std::string_view path);
+// The text as it was before one byte of it changed, where the checksum proves which one. Nothing: no such text.
+std::optional<std::string> MendFormat(const std::string& text, const std::string& path);
 
 }  // namespace mirage

@@ -20,25 +20,6 @@ constexpr uint64_t kScratchBytes = 64 << 20;  // of a check, beside what it need
 constexpr uint64_t kMostRowsTold = 20;  // rows of RocksDB that disagree; the rest is counted
 constexpr const char* kDirectories[] = {"packs", "staging", "overlays", "locks", "locks/sessions"};
 
-// FORMAT as it was before one byte of it changed: its checksum proves which.
-std::optional<std::string> MendFormat(const std::string& text, const std::string& path) {
-  const auto reads = [&](const std::string& tried) {
-    const auto format = DecodeFormat(tried, path);
-    return format || format.error().code == EPROTONOSUPPORT;
-  };
-  std::string tried = text;
-  for (const bool one_bit : {true, false}) {
-    for (size_t i = 0; i < tried.size() && tried.size() < 1024; ++i) {
-      for (unsigned step = 0; step < (one_bit ? 8U : 256U); ++step) {
-        tried[i] = one_bit ? static_cast<char>(text[i] ^ (1 << step)) : static_cast<char>(step);
-        if (reads(tried)) return tried;
-      }
-      tried[i] = text[i];
-    }
-  }
-  return std::nullopt;
-}
-
 // What refs.log says.
 struct Refs {
   std::map<std::string, std::optional<Ref>> refs;
@@ -104,7 +85,7 @@ class Checker {
   std::unique_ptr<ScratchDirectory> scratch_;
   std::unique_ptr<MetadataDb> live_, packed_;
   bool database_due_ = false;                 // RocksDB is to be made anew
-  uint64_t collections_ = 0;                  // as many records of refs.log tell of
+  uint64_t collections_ = 0;                  // as many records of refs.log tell of, or of a repair
   std::map<PackNumber, uint64_t> condemned_;  // packs that are nobody's
   uint64_t unmatched_ = 0;                    // rows of packs that RocksDB lacks: garbage, or lost
   PackScan packs_;
@@ -585,8 +566,8 @@ Result<std::string> Checker::BuildDatabase(uint64_t generation) {
   for (const auto& [name, id] : NamedVersions()) TRY(marks.Mark(id));
   std::vector<ObjectId> others;
   const auto look = [&](const ObjectId& id) -> Status {
-    ASSIGN_OR_RETURN([[maybe_unused]] const bool whole, marks.MarkIfWhole(id));
-    return {};
+    ASSIGN_OR_RETURN(const bool whole, marks.IsWhole(id));
+    return whole ? marks.Mark(id) : Status();
   };
   TRY(packed_->ForEach(ObjectKind::kManifest, [&](const ObjectId& id, std::string_view) { return look(id); }));
   TRY(salvage_->rows().Visit([&](std::string_view key, std::string_view) -> Status {
@@ -618,7 +599,7 @@ Result<std::string> Checker::BuildDatabase(uint64_t generation) {
   ASSIGN_OR_RETURN(const auto writer, MetadataWriter::Open(env_, made));
   TRY(writer->Ingest(kept_files));
   TRY(writer->Ingest(over_files));  // what was salvaged lies elsewhere now
-  TRY(writer->PutCollections(generation, condemned_));
+  TRY(writer->MakeIn(generation, condemned_));
   TRY(writer->CatchUp(refs_.refs, refs_.highest, refs_.end));
   return made;
 }
@@ -653,14 +634,15 @@ Status Checker::Repair() {
   // With a log whose records are lost, its refs must not go over those that RocksDB may still know.
   if ((database_due_ || !packs_.damaged.empty()) && whole_log_) {
     // A generation once given is never given again.
-    uint64_t generation = collections_;
-    if (live_) generation = std::max(generation, live_->Generation().value_or(0));
+    uint64_t generation = collections_ + 1;
+    if (live_) generation = std::max(generation, live_->Generation().value_or(0) + 1);
     ASSIGN_OR_RETURN(const auto sessions, LiveSessions(env_, path_ + "/locks/sessions"));
-    for (const SessionInfo& session : sessions) generation = std::max(generation, session.generation);
+    for (const SessionInfo& session : sessions) generation = std::max(generation, session.generation + 1);
     ASSIGN_OR_RETURN(const std::string made, BuildDatabase(generation));
     packed_.reset();
     live_.reset();
-    RemoveSourceFacts(env_, path_);  // what may be lost is to be read again; before anybody can see that it is lost
+    // The record first, as a collection does: readers look for other rows, and who has begun to write begins again.
+    TRY(Library::Impl::AppendRecord(env_, path_, refs_.end, "fsck --repair", {}));
     const std::string db = path_ + "/db";
     TRY(env_.SyncDirectory(made));
     if (env_.Stat(db)) TRY(MoveToQuarantine(db, "db"));

@@ -305,6 +305,7 @@ Result<std::shared_ptr<const Snapshot>> Library::Impl::LoadSnapshot(const Librar
   ASSIGN_OR_RETURN(snapshot->db_, MetadataDb::OpenReadOnly(library.env_, library.path_ + "/db"));
   ASSIGN_OR_RETURN(snapshot->position_, snapshot->db_->Position());
   ASSIGN_OR_RETURN(snapshot->generation_, snapshot->db_->Generation());
+  ASSIGN_OR_RETURN(snapshot->made_in_, snapshot->db_->MadeIn());
   if (const auto& session = library.impl_->session) {
     ASSIGN_OR_RETURN(snapshot->hold_, session->Hold(snapshot->generation_));
   }
@@ -320,7 +321,7 @@ Result<std::shared_ptr<const Snapshot>> Library::Impl::RecoverSnapshot(const Lib
 
 Result<std::shared_ptr<const Snapshot>> Library::Impl::NewestSnapshot(const Library& library, const Snapshot& snapshot) {
   ASSIGN_OR_RETURN(auto newest, ReplayRefs(library, snapshot));
-  if (newest->sequence() == snapshot.sequence() && !newest->collected_since_) return newest;
+  if (newest->sequence() == snapshot.sequence() && !newest->rows_moved_) return newest;
   return LoadSnapshot(library);
 }
 
@@ -334,15 +335,16 @@ Result<std::shared_ptr<const Snapshot>> Library::Impl::Replay(const Library& lib
   next->db_ = snapshot.db_;
   next->hold_ = snapshot.hold_;
   next->generation_ = snapshot.generation_;
-  next->collected_since_ = snapshot.collected_since_;
+  next->made_in_ = snapshot.made_in_;
+  next->rows_moved_ = snapshot.rows_moved_;
   next->tail_ = snapshot.tail_;
   next->tail_highest_ = snapshot.tail_highest_;
   std::map<std::string, uint64_t> highest;
   const RefLog log(library.env_, library.path_ + "/refs.log");
   ASSIGN_OR_RETURN(next->position_, log.Replay(snapshot.position_, [&](const RefRecord& record) -> Status {
     Apply(record, &next->tail_, &highest);
-    // A record that moves nothing tells of a collection.
-    if (record.moves.empty() && !fresh) next->collected_since_ = true;
+    // A record that moves nothing tells of a collection, a repair, or of what was brought back.
+    if (record.moves.empty() && !fresh) next->rows_moved_ = true;
     return {};
   }));
   for (const auto& [branch, number] : highest) {
@@ -393,14 +395,19 @@ Status Library::Impl::AppendMoves(const Library& library, const Snapshot& newest
     if (current.IsZero()) return Fail(EAGAIN, "{}: was deleted meanwhile", move.name);
     return Fail(EAGAIN, "{}: was moved meanwhile, to {}; look at it and try again", move.name, current.Hex().substr(0, 12));
   }
+  return AppendRecord(library.env_, library.path_, newest.position(), action, std::move(moves));
+}
+
+Status Library::Impl::AppendRecord(Env& env, const std::string& library_path, const LogPosition& at,
+                                   const std::string& action, std::vector<RefMove> moves) {
   RefRecord record;
-  record.sequence = newest.sequence() + 1;
+  record.sequence = at.sequence + 1;
   Now(&record.time_sec, &record.time_nsec);
   record.who = WhoAmI();
   record.action = action;
   record.moves = std::move(moves);
-  RefLog log(library.env_, library.path_ + "/refs.log");
-  ASSIGN_OR_RETURN([[maybe_unused]] const LogPosition position, log.Append(newest.position(), record));
+  RefLog log(env, library_path + "/refs.log");
+  ASSIGN_OR_RETURN([[maybe_unused]] const LogPosition position, log.Append(at, record));
   return {};
 }
 

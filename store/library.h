@@ -48,6 +48,8 @@ class Snapshot final : public ChunkIndex {
   uint64_t sequence() const { return position_.sequence; }
   // How often the library had been collected when the database was read. What was condemned later is still seen here.
   uint64_t generation() const { return generation_; }
+  // The generation in which a repair made the database anew; 0: none did. What was there before it may be lost.
+  uint64_t made_in() const { return made_in_; }
   const LogPosition& position() const { return position_; }
   Result<std::optional<Ref>> Branch(const std::string& name) const;
   Result<std::optional<Ref>> Tag(const std::string& branch, const std::string& tag) const;
@@ -63,8 +65,8 @@ class Snapshot final : public ChunkIndex {
   Snapshot() = default;
   std::shared_ptr<const MetadataDb> db_;  // shared with snapshots that only replayed more of refs.log
   std::shared_ptr<const void> hold_;      // keeps the session from saying that it has passed `generation_`
-  uint64_t generation_ = 0;
-  bool collected_since_ = false;          // refs.log tells of a collection that `db_` does not know
+  uint64_t generation_ = 0, made_in_ = 0;
+  bool rows_moved_ = false;  // refs.log tells of rows that came or went otherwise than with a version, which `db_` does not know
   LogPosition position_;
   std::map<std::string, std::optional<Ref>> tail_;  // refs moved behind what the database has; nullopt: deleted
   std::map<std::string, uint64_t> tail_highest_;
@@ -155,6 +157,8 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
  public:
   ~Transaction() override;
   ContentWriter& contents();
+  // contents().Flush(), and what was given becomes durable on a thread of its own, beside who has the tree still to write.
+  Status FlushContents();
   Result<ObjectId> WriteObject(ObjectKind kind, std::string_view encoding) override;
   Status WriteContentList(const ObjectId& content, std::string_view encoding) override;
   // Staged objects first, then the snapshot it began on.
@@ -165,8 +169,14 @@ class Transaction final : public ChunkIndex, public ObjectWriter {
 
   // Makes the version exist. EAGAIN: the branch is not where `expected_head` says (somebody else was first). EEXIST: the tag is taken.
   // After these two, and after a wait for the lock in vain (EAGAIN too), the transaction is whole and Publish may be called again,
-  // with another head or tag. Any other error sticks, and the library is as it was.
+  // with another head or tag. Any other error sticks, and the library is as it was. EBUSY: it was repaired since Begin, and may
+  // have lost what this transaction took for granted.
   Result<Published> Publish(NewVersion version);
+  // Gives the library what is staged, with no version that names it: objects and contents that versions name which are
+  // there, and which it had lost. Errors as Publish's.
+  Status Restore();
+  // Whether anything is staged that the library has not. Contents that are still being written do not count.
+  bool HasStaged() const;
   // Bytes this transaction adds to the library (packs, as staged).
   uint64_t staged_bytes() const;
 

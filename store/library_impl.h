@@ -78,9 +78,12 @@ struct Library::Impl {
   // Appends a record of `moves` onto `newest`, after compare-and-swap. The caller holds the exclusive lock.
   static Status AppendMoves(const Library& library, const Snapshot& newest, const std::string& action,
                             std::vector<RefMove> moves);
+  // Without moves: readers are to look for other rows.
+  static Status AppendRecord(Env& env, const std::string& library_path, const LogPosition& at, const std::string& action,
+                             std::vector<RefMove> moves);
   static const MetadataDb& Database(const Snapshot& snapshot) { return *snapshot.db_; }
-  // Whether there was a collection that the snapshot's database does not know of.
-  static bool IsStale(const Snapshot& snapshot) { return snapshot.collected_since_; }
+  // Whether rows came or went that the snapshot's database does not know of.
+  static bool IsStale(const Snapshot& snapshot) { return snapshot.rows_moved_; }
   static const std::map<std::string, std::optional<Ref>>& Tail(const Snapshot& s) { return s.tail_; }
   static const std::map<std::string, uint64_t>& TailHighest(const Snapshot& s) { return s.tail_highest_; }
 };

@@ -16,7 +16,7 @@ namespace {
 
 constexpr uint64_t kLevel1Bytes = 32 << 20;
 constexpr int kLevel0Trigger = 8;
-constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P', kGenerationKey = 'G', kCondemnedPrefix = 'D',
+constexpr char kRefPrefix = 'R', kVersionPrefix = 'N', kPositionKey = 'P', kGenerationKey = 'G', kMadeKey = 'A', kCondemnedPrefix = 'D',
                kLevelPrefix = 'Z';
 
 rocksdb::Slice ToSlice(std::string_view bytes) { return {bytes.data(), bytes.size()}; }
@@ -61,14 +61,21 @@ std::string TableNames(rocksdb::DB& db) {
   return all;
 }
 
-Result<uint64_t> ReadGeneration(const rocksdb::DB& db) {
+// Of a row that holds a generation; 0: there is none.
+Result<uint64_t> ReadGeneration(const rocksdb::DB& db, const char& key) {
   std::string value;
   auto& reader = const_cast<rocksdb::DB&>(db);  // Get is not const there
-  const rocksdb::Status status = reader.Get(rocksdb::ReadOptions(), rocksdb::Slice(&kGenerationKey, 1), &value);
+  const rocksdb::Status status = reader.Get(rocksdb::ReadOptions(), rocksdb::Slice(&key, 1), &value);
   if (status.IsNotFound()) return uint64_t{0};
   if (!status.ok()) return FailRocksDb(status, "read");
   if (value.size() != 8) return Fail(EIO, "library database: a generation of {} bytes; run fsck", value.size());
   return GetU64(value);
+}
+
+// A database made anew counts its tables from the beginning.
+std::string StateOf(rocksdb::DB& db) {
+  const auto made = ReadGeneration(db, kMadeKey);
+  return fmt::format("{}:{}", made ? fmt::to_string(*made) : "?", TableNames(db));
 }
 
 std::string PackKey(char prefix, PackNumber pack) {
@@ -249,11 +256,9 @@ Result<uint64_t> MetadataDb::HighestVersion(const std::string& branch) const {
   return GetU64(*value);
 }
 
-Result<uint64_t> MetadataDb::Generation() const {
-  return ReadGeneration(*impl_->db);
-}
-
-std::string MetadataDb::StateToken() const { return TableNames(*impl_->db); }
+Result<uint64_t> MetadataDb::Generation() const { return ReadGeneration(*impl_->db, kGenerationKey); }
+Result<uint64_t> MetadataDb::MadeIn() const { return ReadGeneration(*impl_->db, kMadeKey); }
+std::string MetadataDb::StateToken() const { return StateOf(*impl_->db); }
 
 std::map<PackNumber, int> MetadataDb::PackLevels() const {
   std::map<PackNumber, int> levels;
@@ -423,8 +428,8 @@ Status MetadataWriter::ForgetPacks(const std::vector<PackNumber>& packs) {
   return impl_->Write(&batch, "forget deleted packs");
 }
 
-Result<uint64_t> MetadataWriter::Generation() const { return ReadGeneration(*impl_->db); }
-std::string MetadataWriter::StateToken() const { return TableNames(*impl_->db); }
+Result<uint64_t> MetadataWriter::Generation() const { return ReadGeneration(*impl_->db, kGenerationKey); }
+std::string MetadataWriter::StateToken() const { return StateOf(*impl_->db); }
 
 Status MetadataWriter::CompactAll() {
   rocksdb::CompactRangeOptions options;
@@ -450,11 +455,12 @@ Status WriteCollectionRows(Env& env, const std::string& path, uint64_t generatio
   return {};
 }
 
-Status MetadataWriter::PutCollections(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned) {
+Status MetadataWriter::MakeIn(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned) {
   rocksdb::WriteBatch batch;
   std::string value;
   PutU64(&value, generation);
-  if (generation > 0) batch.Put(rocksdb::Slice(&kGenerationKey, 1), value);
+  batch.Put(rocksdb::Slice(&kGenerationKey, 1), value);
+  batch.Put(rocksdb::Slice(&kMadeKey, 1), value);
   for (const auto& [pack, since] : condemned) {
     value.clear();
     PutU64(&value, since);

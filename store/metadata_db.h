@@ -52,7 +52,8 @@ class MetadataDb {
   // Refs whose name begins with `prefix`, sorted by name.
   Result<std::map<std::string, Ref>> Refs(const std::string& prefix) const;
   Result<uint64_t> HighestVersion(const std::string& branch) const;  // the greatest N of a vN ever given
-  Result<uint64_t> Generation() const;                      // how often the library was collected
+  Result<uint64_t> Generation() const;  // how often the library was collected, or this database made anew
+  Result<uint64_t> MadeIn() const;      // the generation in which a repair made it anew; 0: none did
   Result<std::map<PackNumber, uint64_t>> Condemned() const;  // packs that wait for deletion, and since which generation
   Status ForEach(ObjectKind kind, const std::function<Status(const ObjectId&, std::string_view)>& visit) const;
   // Ids that begin with the given hex digits, at most `limit`.
@@ -94,8 +95,8 @@ class MetadataWriter {
   std::string StateToken() const;  // as MetadataDb's
   // Rewrites all tables, without what was deleted from them. Takes as long as the database is large.
   Status CompactAll();
-  // The generation and the condemned packs, for a database made anew; durable when it returns.
-  Status PutCollections(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned);
+  // Says of a database made anew in which generation, and the condemned packs; durable when it returns.
+  Status MakeIn(uint64_t generation, const std::map<PackNumber, uint64_t>& condemned);
   // One bounded piece of compaction if the shape calls for it; returns whether another piece is due.
   Result<bool> CompactPiece();
 

@@ -126,14 +126,9 @@ Status ReachableMarks::Mark(const ObjectId& manifest) {
   return {};
 }
 
-Result<bool> ReachableMarks::MarkIfWhole(const ObjectId& manifest) {
-  bool whole = false;
-  {
-    SortedRuns tried(impl_->env, impl_->Make(fmt::format("tried-{}", impl_->tries++)), kFsckRunsBytes);
-    ASSIGN_OR_RETURN(whole, impl_->Walk({{ObjectKind::kManifest, manifest}}, &tried, /*stop=*/true));
-  }
-  if (whole) TRY(Mark(manifest));
-  return whole;
+Result<bool> ReachableMarks::IsWhole(const ObjectId& manifest) {
+  SortedRuns tried(impl_->env, impl_->Make(fmt::format("tried-{}", impl_->tries++)), kFsckRunsBytes);
+  return impl_->Walk({{ObjectKind::kManifest, manifest}}, &tried, /*stop=*/true);
 }
 
 Status ReachableMarks::MarkManifest(const ObjectId& manifest) {
@@ -143,6 +138,18 @@ Status ReachableMarks::MarkManifest(const ObjectId& manifest) {
 Result<bool> ReachableMarks::Contains(ObjectKind kind, const ObjectId& id) const {
   ASSIGN_OR_RETURN(const auto found, impl_->marks.Get(kind, id));
   return found.has_value();
+}
+
+Result<bool> IsWhole(const Library& library, const Snapshot& snapshot, const ObjectId& manifest,
+                     const std::string& scratch) {
+  ReachableMarks marks(
+      library.env(), scratch,
+      [&](ObjectKind kind, const ObjectId& id) { return snapshot.database().Get(kind, id); },
+      [&](const ObjectId& id) -> Result<bool> {
+        ASSIGN_OR_RETURN(const auto location, snapshot.FindChunk(id));
+        return location.has_value();
+      });
+  return marks.IsWhole(manifest);
 }
 
 }  // namespace mirage

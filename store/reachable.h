@@ -1,10 +1,10 @@
 // What versions reach: the keys of all rows that a version needs, marked in sorted runs. Memory: the runs' and one path
-// of nodes, whatever the versions' size. For fsck's repair. Not thread-safe.
+// of nodes, whatever the versions' size. For who has to do with a damaged library. Not thread-safe.
 #pragma once
 
 #include <functional>
 
-#include "store/metadata_db.h"
+#include "store/library.h"
 
 namespace mirage {
 
@@ -18,8 +18,8 @@ class ReachableMarks {
 
   // A version with all it reaches, as far as that is there: what is lost leaves the rest marked.
   Status Mark(const ObjectId& manifest);
-  // The same, if nothing of it is lost; false: something is, and nothing was marked.
-  Result<bool> MarkIfWhole(const ObjectId& manifest);
+  // Whether nothing of it is lost; nothing is marked.
+  Result<bool> IsWhole(const ObjectId& manifest);
   // The manifest alone: of an ancestor, history is kept.
   Status MarkManifest(const ObjectId& manifest);
   Result<bool> Contains(ObjectKind kind, const ObjectId& id) const;
@@ -28,5 +28,9 @@ class ReachableMarks {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+// Whether the library has a row of everything that the version reaches. Scratch files go below `scratch`, which exists.
+Result<bool> IsWhole(const Library& library, const Snapshot& snapshot, const ObjectId& manifest,
+                     const std::string& scratch);
 
 }  // namespace mirage

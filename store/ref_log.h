@@ -26,7 +26,7 @@ struct RefRecord {
   uint32_t time_nsec = 0;
   std::string who;       // "user@host"; percent-encoded on disk
   std::string action;    // one word: import, commit, tag, branch, ...
-  std::vector<RefMove> moves;  // applied together or not at all; none: a collection
+  std::vector<RefMove> moves;  // applied together or not at all; none: RocksDB's rows came or went
 };
 
 // One record to its line and back; `chain` is the id of the record before (zero for the first).

@@ -149,7 +149,7 @@ Result<FactsIndex> DecodeFactsIndex(std::string_view bytes) {
 std::string EncodeFactsFooter(const FactsFooter& footer) {
   std::string out(kMagic);
   Put<uint32_t>(&out, kVersion);
-  Put<uint32_t>(&out, 0);
+  Put<uint32_t>(&out, footer.made_in);
   PutId(&out, footer.manifest);
   out += footer.key.view();
   Put<uint64_t>(&out, footer.index_offset);
@@ -162,8 +162,9 @@ std::string EncodeFactsFooter(const FactsFooter& footer) {
 Result<FactsFooter> DecodeFactsFooter(std::string_view bytes) {
   if (bytes.size() != kFactsFooterBytes || !bytes.starts_with(kMagic)) return Damaged("no such file");
   Decoder in(bytes.substr(kMagic.size()));
-  if (in.Take<uint32_t>() != kVersion || in.Take<uint32_t>() != 0) return Damaged("of another version");
+  if (in.Take<uint32_t>() != kVersion) return Damaged("of another version");
   FactsFooter footer;
+  footer.made_in = in.Take<uint32_t>();
   footer.manifest = in.Id();
   footer.key.bytes = in.Array<16>();
   footer.index_offset = in.Take<uint64_t>();
@@ -206,13 +207,15 @@ Status SourceFactsWriter::Finish(const std::vector<FactsFilesystem>& filesystems
   const std::string bytes = EncodeFactsIndex(index_);
   if (bytes.size() > kMaxIndexBytes) return Fail(E2BIG, "source facts of too many files");
   TRY(file_->WriteAt(offset_, bytes));
-  footer_ = {{}, key, offset_, bytes.size(), Checksum(bytes)};
+  footer_ = {{}, 0, key, offset_, bytes.size(), Checksum(bytes)};
   offset_ += bytes.size();
   return {};
 }
 
-Status SourceFactsWriter::Keep(const std::string& library_path, const std::string& branch, const ObjectId& manifest) {
+Status SourceFactsWriter::Keep(const std::string& library_path, const std::string& branch, const ObjectId& manifest,
+                               uint64_t made_in) {
   footer_.manifest = manifest;
+  footer_.made_in = static_cast<uint32_t>(made_in);
   TRY(file_->WriteAt(offset_, EncodeFactsFooter(footer_)));
   if (const Status made = env_.MakeDirectory(library_path + "/facts", 0700); !made && made.error().code != EEXIST) {
     return made;
@@ -303,10 +306,6 @@ std::vector<std::string> CheckSourceFacts(Env& env, const std::string& library_p
                                 status.error().message, removed ? "removed" : "of no use"));
   }
   return wrong;
-}
-
-void RemoveSourceFacts(Env& env, const std::string& library_path) {
-  SweepSourceFacts(env, library_path, [](const std::string&) { return false; });
 }
 
 void SweepSourceFacts(Env& env, const std::string& library_path,

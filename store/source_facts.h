@@ -67,6 +67,7 @@ Result<FactsIndex> DecodeFactsIndex(std::string_view bytes);
 
 struct FactsFooter {
   ObjectId manifest;   // the version whose source this is
+  uint32_t made_in = 0;  // of the library, when the import began (Snapshot::made_in)
   FingerprintKey key;  // of the fingerprints
   uint64_t index_offset = 0, index_length = 0, index_checksum = 0;
 };
@@ -83,9 +84,9 @@ class SourceFactsWriter {
   Status Add(std::string_view path, const SourceFile& file);
   // Writes the rest, all but the footer.
   Status Finish(const std::vector<FactsFilesystem>& filesystems, const FingerprintKey& key);
-  // Makes it the facts of `branch` and `manifest`, in place of older ones. Not synced: what a power cut leaves does not
-  // check.
-  Status Keep(const std::string& library_path, const std::string& branch, const ObjectId& manifest);
+  // Makes it the facts of `branch` and `manifest`, in place of older ones. `made_in`: of the snapshot whose contents they
+  // take for there. Not synced: what a power cut leaves does not check.
+  Status Keep(const std::string& library_path, const std::string& branch, const ObjectId& manifest, uint64_t made_in);
 
  private:
   SourceFactsWriter(Env& env, std::string path) : env_(env), path_(std::move(path)) {}
@@ -106,6 +107,8 @@ class SourceFactsReader {
   // ENOENT: there are none. EIO: they do not check.
   static Result<std::unique_ptr<SourceFactsReader>> Open(Env& env, const std::string& path);
   const ObjectId& manifest() const { return footer_.manifest; }
+  // Whether no repair of the library came between: one may have lost what these facts take for there.
+  bool IsOf(uint64_t made_in) const { return footer_.made_in == static_cast<uint32_t>(made_in); }
   const FingerprintKey& key() const { return footer_.key; }
   const std::vector<FactsFilesystem>& filesystems() const { return index_.filesystems; }
   // Nothing: the path has no row, or its block does not check.
@@ -130,8 +133,6 @@ std::string SourceFactsPath(const std::string& library_path, const std::string& 
 
 // Sentences, one for each file that does not check; with `remove` they are gone.
 std::vector<std::string> CheckSourceFacts(Env& env, const std::string& library_path, bool remove);
-// All of them: of a library that has lost contents, which must be read to be had again.
-void RemoveSourceFacts(Env& env, const std::string& library_path);
 // Removes those of branches that `exists` does not know.
 void SweepSourceFacts(Env& env, const std::string& library_path,
                       const std::function<bool(const std::string& branch)>& exists);

@@ -1,4 +1,5 @@
 #include <atomic>
+#include <future>
 #include <shared_mutex>
 
 #include "store/library_impl.h"
@@ -37,6 +38,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
 
   mutable std::mutex mutex;  // guards what follows
   PackSeries chunk_packs, object_packs;
+  std::future<Status> sealing;  // of chunk_packs: until it is there nobody else touches them
   RawBlock object_block;
   int run_number = 0;
   std::unique_ptr<SortedRuns> runs;
@@ -97,6 +99,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
   }
   Status AppendBlock(CompressedBlock block) override {
     const std::lock_guard guard(mutex);
+    TRY(AwaitSealing());
     ASSIGN_OR_RETURN(Location location, chunk_packs.Append(block));
     for (size_t slot = 0; slot < block.rows.size(); ++slot) {
       location.slot = static_cast<uint16_t>(slot);
@@ -104,6 +107,16 @@ struct Transaction::Impl final : ContentWriter::Sink {
     }
     return {};
   }
+
+  Status FlushContents() {
+    TRY(contents->Flush());
+    const std::lock_guard guard(mutex);
+    TRY(AwaitSealing());
+    sealing = std::async(std::launch::async, [this] { return chunk_packs.Seal(); });
+    return {};
+  }
+  // The mutex is held. Its error comes once.
+  Status AwaitSealing() { return sealing.valid() ? sealing.get() : Status(); }
 
   Status StageObject(ObjectKind kind, const ObjectId& id, std::string_view encoding) {
     ASSIGN_OR_RETURN(const auto staged, GetStaged(kind, id));
@@ -141,6 +154,7 @@ struct Transaction::Impl final : ContentWriter::Sink {
     TRY(contents->Flush());
     const std::lock_guard guard(mutex);
     TRY(WriteObjectBlock());
+    TRY(AwaitSealing());
     TRY(chunk_packs.Seal());
     TRY(object_packs.Seal());
     if (runs->empty()) return {};
@@ -197,17 +211,63 @@ struct Transaction::Impl final : ContentWriter::Sink {
     ASSIGN_OR_RETURN(const auto known, newest.database().Get(kind, id));
     return known.has_value();
   }
-  Status Rescue(const Snapshot& newest, const ObjectId& manifest);
+  // What a transaction moves, once it is looked at under the lock.
+  using Moves = std::function<Result<std::vector<RefMove>>(const Snapshot& newest)>;
+  Status Land(const std::optional<ObjectId>& manifest, const Moves& moves);
+  Status Rescue(const Snapshot& newest, const std::optional<ObjectId>& manifest);
   Result<bool> RescueObject(const Snapshot& newest, ObjectKind kind, const ObjectId& id, const VisitReference& named);
   Status RescueChunk(const ObjectId& id);
   Status WriteRescuedChunks();
   RawBlock rescued;
 };
 
+// `manifest`: of the version that this is about, if it is about one.
+Status Transaction::Impl::Land(const std::optional<ObjectId>& manifest, const Moves& moves) {
+  TRY(Seal());
+  for (int attempt = 0;; ++attempt) {
+    std::shared_ptr<const Snapshot> collected;
+    {
+      ASSIGN_OR_RETURN(const FileLock publish, Library::Impl::LockPublish(*library, LockMode::kExclusive, purpose));
+      SweepSessions(library->env(), Library::Impl::SessionsPath(*library));
+      ASSIGN_OR_RETURN(auto newest, Library::Impl::ReplayRefs(*library, *library->snapshot()));
+      if (Library::Impl::IsStale(*newest)) {
+        ASSIGN_OR_RETURN(newest, Library::Impl::LoadSnapshot(*library));
+      }
+
+      // Whatever can refuse, refuses before anything is moved into the library.
+      if (newest->made_in() != base->made_in()) {
+        return Fail(EBUSY, "the library was repaired meanwhile; begin the {} again: what it took for there may be lost",
+                    purpose);
+      }
+      ASSIGN_OR_RETURN(auto ref_moves, moves(*newest));
+      if (newest->generation() == generation) {
+        TRY(Apply(*newest, std::move(ref_moves)));
+        break;
+      }
+      collected = newest;
+    }
+    if (attempt == kMostGenerations) {
+      return Fail(EAGAIN, "{}: the library was collected {} times meanwhile; try again", purpose, attempt);
+    }
+    TRY(Rescue(*collected, manifest));
+    TRY(Seal());
+    generation = collected->generation();
+  }
+  (void)library->Refresh();  // it is done, whether or not this process sees it yet
+
+  // Compaction is due now and then; bounded, in a turn of its own, and nobody's publish fails for it.
+  if (library->snapshot()->database().shape().level0_files >= kLevel0Due) {
+    if (auto publish = Library::Impl::LockPublish(*library, LockMode::kExclusive, "compacting the database")) {
+      if (auto writer = MetadataWriter::Open(library->env(), library->path() + "/db")) (void)(*writer)->CompactPiece();
+    }
+  }
+  return {};
+}
+
 // There was a collection since what the staged objects name was last known to be there. Copies what of it is gone from the
 // snapshot the transaction began on, whose packs cannot be deleted while it lives, and what that names in turn. A row
 // that is in the newest database has all it names, so nothing below it is looked at.
-Status Transaction::Impl::Rescue(const Snapshot& newest, const ObjectId& manifest) {
+Status Transaction::Impl::Rescue(const Snapshot& newest, const std::optional<ObjectId>& manifest) {
   const std::string place = fmt::format("{}/rescue-{}", directory, newest.generation());
   if (auto made = library->env().MakeDirectory(place, 0700); !made && made.error().code != EEXIST) return made;
   RecordScratch scratch(library->env(), place, kRescueMemoryBytes);
@@ -221,12 +281,13 @@ Status Transaction::Impl::Rescue(const Snapshot& newest, const ObjectId& manifes
       return add_staged(static_cast<ObjectKind>(key[0]), *ObjectId::FromBytes(key.substr(1)), value);
     }));
   }
-  // If the library had this very manifest, it was not staged.
-  ASSIGN_OR_RETURN(auto staged, GetStaged(ObjectKind::kManifest, manifest));
-  if (!staged) {
-    ASSIGN_OR_RETURN(const std::string encoding, base->ReadObject(ObjectKind::kManifest, manifest));
-    TRY(due.Add(IdKey(ObjectKind::kManifest, manifest)));
-    TRY(add_staged(ObjectKind::kManifest, manifest, encoding));
+  if (manifest) {  // if the library had this very one, it was not staged
+    ASSIGN_OR_RETURN(const auto staged, GetStaged(ObjectKind::kManifest, *manifest));
+    if (!staged) {
+      ASSIGN_OR_RETURN(const std::string encoding, base->ReadObject(ObjectKind::kManifest, *manifest));
+      TRY(due.Add(IdKey(ObjectKind::kManifest, *manifest)));
+      TRY(add_staged(ObjectKind::kManifest, *manifest, encoding));
+    }
   }
   for (;;) {
     ASSIGN_OR_RETURN(const Run run, due.Finish());
@@ -297,6 +358,7 @@ Transaction::Transaction() = default;
 Transaction::~Transaction() {
   if (!impl_) return;
   impl_->contents.reset();
+  if (impl_->sealing.valid()) impl_->sealing.wait();
   impl_->TakeBackPacks();
   (void)RemoveTree(impl_->library->env(), impl_->directory);
 }
@@ -319,11 +381,13 @@ Result<std::unique_ptr<Transaction>> Library::Begin(std::string purpose) {
 }
 
 ContentWriter& Transaction::contents() { return *impl_->contents; }
+Status Transaction::FlushContents() { return impl_->FlushContents(); }
 const Snapshot& Transaction::base() const { return *impl_->base; }
 const std::string& Transaction::directory() const { return impl_->directory; }
 
 uint64_t Transaction::staged_bytes() const {
   const std::lock_guard guard(impl_->mutex);
+  if (impl_->sealing.valid()) impl_->sealing.wait();
   return impl_->chunk_packs.bytes() + impl_->object_packs.bytes();
 }
 
@@ -351,7 +415,6 @@ Result<std::optional<Location>> Transaction::FindChunk(const ObjectId& id) const
 }
 
 Result<Published> Transaction::Publish(NewVersion version) {
-  Library& library = *impl_->library;
   const std::string& branch = version.manifest.branch;
   TRY(CheckBranchName(branch));
   if (!version.tag.empty()) TRY(CheckTagName(version.tag));
@@ -359,60 +422,38 @@ Result<Published> Transaction::Publish(NewVersion version) {
   if (version.manifest.time_sec == 0) Now(&version.manifest.time_sec, &version.manifest.time_nsec);
   ASSIGN_OR_RETURN(const std::string encoding, EncodeManifest(version.manifest));
   ASSIGN_OR_RETURN(const ObjectId manifest, WriteObject(ObjectKind::kManifest, encoding));
-  TRY(impl_->Seal());
-
   Published published{manifest, branch, version.tag};
-  for (int attempt = 0;; ++attempt) {
-    std::shared_ptr<const Snapshot> collected;
-    {
-      ASSIGN_OR_RETURN(const FileLock lock, Library::Impl::LockPublish(library, LockMode::kExclusive, impl_->purpose));
-      SweepSessions(library.env(), Library::Impl::SessionsPath(library));
-      ASSIGN_OR_RETURN(auto newest, Library::Impl::ReplayRefs(library, *library.snapshot()));
-      if (Library::Impl::IsStale(*newest)) {
-        ASSIGN_OR_RETURN(newest, Library::Impl::LoadSnapshot(library));
-      }
-
-      // Whatever can refuse, refuses before anything is moved into the library.
-      ASSIGN_OR_RETURN(const auto head, newest->Branch(branch));
-      if (!version.expected_head && head) {
-        return Fail(EAGAIN, "branch {}: was made meanwhile; look at it and try again", branch);
-      }
-      if (version.expected_head && (!head || head->manifest != *version.expected_head)) {
-        return Fail(EAGAIN, "branch {}: was moved meanwhile; look at it and try again", branch);
-      }
-      published.tag = version.tag;
-      if (published.tag.empty()) {
-        ASSIGN_OR_RETURN(uint64_t number, newest->HighestVersion(branch));
-        published.tag = fmt::format("v{}", number + 1);
-      }
-      ASSIGN_OR_RETURN(const auto taken, newest->Tag(branch, published.tag));
-      if (taken) {
-        return Fail(EEXIST, "tag {}/{}: taken, by {}; give another tag, or none for the next vN", branch, published.tag,
-                    taken->manifest.Hex().substr(0, 12));
-      }
-      if (newest->generation() == impl_->generation) {
-        TRY(impl_->Apply(*newest, {{branch, head ? head->manifest : ObjectId(), manifest},
-                                   {branch + "/" + published.tag, ObjectId(), manifest}}));
-        break;
-      }
-      collected = newest;
+  TRY(impl_->Land(manifest, [&](const Snapshot& newest) -> Result<std::vector<RefMove>> {
+    ASSIGN_OR_RETURN(const auto head, newest.Branch(branch));
+    if (!version.expected_head && head) {
+      return Fail(EAGAIN, "branch {}: was made meanwhile; look at it and try again", branch);
     }
-    if (attempt == kMostGenerations) {
-      return Fail(EAGAIN, "publish {}: the library was collected {} times meanwhile; try again", branch, attempt);
+    if (version.expected_head && (!head || head->manifest != *version.expected_head)) {
+      return Fail(EAGAIN, "branch {}: was moved meanwhile; look at it and try again", branch);
     }
-    TRY(impl_->Rescue(*collected, manifest));
-    TRY(impl_->Seal());
-    impl_->generation = collected->generation();
-  }
-  (void)library.Refresh();  // the version exists, whether or not this process sees it yet
-
-  // Compaction is due now and then; bounded, in a turn of its own, and nobody's publish fails for it.
-  if (library.snapshot()->database().shape().level0_files >= kLevel0Due) {
-    if (auto lock = Library::Impl::LockPublish(library, LockMode::kExclusive, "compacting the database")) {
-      if (auto writer = MetadataWriter::Open(library.env(), library.path() + "/db")) (void)(*writer)->CompactPiece();
+    published.tag = version.tag;
+    if (published.tag.empty()) {
+      ASSIGN_OR_RETURN(uint64_t number, newest.HighestVersion(branch));
+      published.tag = fmt::format("v{}", number + 1);
     }
-  }
+    ASSIGN_OR_RETURN(const auto taken, newest.Tag(branch, published.tag));
+    if (taken) {
+      return Fail(EEXIST, "tag {}/{}: taken, by {}; give another tag, or none for the next vN", branch, published.tag,
+                  taken->manifest.Hex().substr(0, 12));
+    }
+    return std::vector<RefMove>{{branch, head ? head->manifest : ObjectId(), manifest},
+                                {branch + "/" + published.tag, ObjectId(), manifest}};
+  }));
   return published;
+}
+
+Status Transaction::Restore() {
+  return impl_->Land(std::nullopt, [](const Snapshot&) -> Result<std::vector<RefMove>> { return {}; });
+}
+
+bool Transaction::HasStaged() const {
+  const std::lock_guard guard(impl_->mutex);
+  return !impl_->runs->empty() || !impl_->finished_runs.empty();
 }
 
 }  // namespace mirage

@@ -33,6 +33,9 @@ void PrintReport(Session& session, const ImportReport& report) {
     session.Say(fmt::format("disk: not kept ({}, {}): its files are, its layout and boot code are not", disk.name,
                             FormatSize(disk.size_bytes)));
   }
+  if (report.restored_bytes > 0) {
+    session.Say(fmt::format("the library had lost {} of this version, and has it again", FormatSize(report.restored_bytes)));
+  }
   session.Say(Summary(report));
   if (session.json) {
     Json json;
@@ -47,6 +50,7 @@ void PrintReport(Session& session, const ImportReport& report) {
     json["unchanged_files"] = report.unchanged_files;
     json["known_files"] = report.known_files;
     json["new_bytes"] = report.new_bytes;
+    json["restored_bytes"] = report.restored_bytes;
     json["seconds"] = report.seconds;
     json["appliance_seconds"] = report.appliance_seconds;
     json["inspection_seconds"] = report.inspection_seconds;

@@ -32,7 +32,7 @@ out_has '"shows":"all versions".*"cache_hits":[0-9]+'
 out_has '"hand_overs":[0-9]+'
 (cd "$mnt/debian/v1" && exec sleep 60) &
 sleeper=$!
-sleep 0.3
+until [ "$(cat "/proc/$sleeper/comm")" = sleep ]; do sleep 0.05; done
 expect_error 1 'busy.*sleep' "$mirage" umount "$mnt"
 mountpoint -q "$mnt" || fail "a busy mount is gone"
 kill "$sleeper"
@@ -84,9 +84,10 @@ kill_daemon() {
   local process
   for process in /proc/[0-9]*; do
     [ "$(readlink "$process/exe")" = "$(readlink -f "$MIRAGE_BIN/mirfs")" ] || continue
-    tr '\0' '\n' <"$process/cmdline" | grep -qxF -- "$mnt" && kill -KILL "${process#/proc/}"
+    tr '\0' '\n' <"$process/cmdline" | grep -qxF -- "$mnt" || continue
+    kill -KILL "${process#/proc/}"
+    while readlink "$process/exe" >/dev/null; do sleep 0.05; done
   done
-  sleep 0.3
 }
 expect 0 "$mirage" mount --edit debian "$mnt"
 echo survives >"$mnt/survivor"

@@ -55,14 +55,39 @@ for pack in $(find "$MIRAGE_LIBRARY/packs" -name '*.pack' -size +100k); do
 done
 expect 4 "$mirage" fsck --repair
 out_has '^left: .*/bin/noise\)$'
+expect 0 "$mirage" log again
+log=$(cat "$work/out")
 expect 0 "$mirage" import "$work/source" again
-out_has '^again/v'
+out_is 'no changes'
+err_has 'had lost .* and has it again'
+expect 0 "$mirage" log again
+out_is "$log"
 expect 0 "$mirage" cat again:/bin/noise
 cmp -s "$work/out" "$work/source/bin/noise" || fail "the branch's own import did not heal it"
 
 expect 0 "$mirage" fsck
 expect 0 "$mirage" import "$work/source" again
 out_is 'no changes'
+
+# directories that are lost come back like contents do
+expect 0 "$mirage" import "$work/source" base
+before=$(ls "$MIRAGE_LIBRARY/packs")
+mkdir -p "$work/tree/sub" && echo deep >"$work/tree/sub/file"
+expect 0 "$mirage" import "$work/tree" lower
+lower=$(ls "$MIRAGE_LIBRARY/packs" | grep -vxF "$before")
+echo top >"$work/tree/top"
+expect 0 "$mirage" import "$work/tree" upper
+expect 0 "$mirage" branch -d --with-tags lower
+for pack in $lower; do mv "$MIRAGE_LIBRARY/packs/$pack" "$work/"; done
+rm -rf "$MIRAGE_LIBRARY/db"
+expect 4 "$mirage" fsck --repair
+out_has '^left: .*\(upper/v1:/sub\)$'
+expect 0 "$mirage" --json import "$work/tree" upper
+out_has '"changed":false'
+out_has '"restored_bytes":[1-9]'
+expect 0 "$mirage" cat upper/v1:/sub/file
+out_is deep
+expect 0 "$mirage" fsck
 
 # an edit whose record is spoiled
 mkdir -p "$MIRAGE_LIBRARY/overlays/0badcafe"

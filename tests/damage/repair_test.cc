@@ -1,5 +1,6 @@
 // fsck --repair: RocksDB made anew from packs and refs.log alone; what checks of a damaged pack is kept and the rest
 // put aside; and an import of the same files heals what is lost.
+#include "store/reachable.h"
 #include "tests/damage/damaged_library.h"
 #include "tests/testing/fault_env.h"
 
@@ -12,6 +13,7 @@ using testing::DamagedLibraryTest;
 using testing::FaultEnv;
 using testing::Must;
 using testing::Reading;
+using testing::StageTree;
 
 class Repair : public DamagedLibraryTest {
  protected:
@@ -270,6 +272,59 @@ TEST_F(Repair, APackIsDeletedAndAnImportHeals) {
   library_.reset();
   EXPECT_EQ(Check(path()).exit, 0) << Check(path()).Text();
   EXPECT_TRUE(Read(path()).failed.empty());
+}
+
+// Who began before a repair takes for there what it found lost.
+TEST_F(Repair, WhoHadBegunBeginsAgain) {
+  library_ = Must(Library::Open(path(), {}));
+  const uint64_t generation = library_->snapshot()->generation();
+  const auto transaction = Must(library_->Begin("import"));
+  fs::remove(path() + "/" + PackOf("debian", "noise"));
+  EXPECT_EQ(Check(path(), true).exit, 4);
+  NewVersion version;
+  version.manifest.root = Must(StageTree(*transaction, first_));
+  version.manifest.branch = "late";
+  EXPECT_FALSE(transaction->contents().statistics().new_chunks) << "it did not take them for there";
+  const auto published = transaction->Publish(version);
+  ASSERT_FALSE(published);
+  EXPECT_EQ(published.error().code, EBUSY) << published.error().message;
+  EXPECT_NE(published.error().message.find("repaired"), std::string::npos) << published.error().message;
+
+  // Everybody else sees that there are other rows, and may go on.
+  EXPECT_TRUE(Must(library_->Refresh()));
+  EXPECT_GT(library_->snapshot()->generation(), generation);
+  EXPECT_EQ(library_->snapshot()->made_in(), library_->snapshot()->generation());
+  Must(Publish(library_, "late", first_));
+  library_.reset();
+  EXPECT_EQ(Check(path()).exit, 0) << Check(path()).Text();
+}
+
+TEST_F(Repair, WhatComesBackNeedsNoVersion) {
+  fs::remove(path() + "/" + PackOf("debian", "noise"));
+  EXPECT_EQ(Check(path(), true).exit, 4);
+  library_ = Must(Library::Open(path(), {}));
+  const auto reader = Must(Library::Open(path(), {}));
+  const auto head = Must(library_->snapshot()->Branch("debian"))->manifest;
+  EXPECT_FALSE(Must(IsWhole(*library_, *library_->snapshot(), head, directory_.path())));
+  {
+    const auto transaction = Must(library_->Begin("import"));
+    EXPECT_FALSE(transaction->HasStaged());
+    Must(StageTree(*transaction, second_));
+    EXPECT_TRUE(transaction->HasStaged());
+    Must(transaction->Restore());
+  }
+  EXPECT_TRUE(Must(IsWhole(*library_, *library_->snapshot(), head, directory_.path())));
+  EXPECT_TRUE(Must(reader->Refresh()));
+  EXPECT_TRUE(Must(IsWhole(*reader, *reader->snapshot(), head, directory_.path())));
+  {
+    const auto transaction = Must(library_->Begin("import"));
+    Must(StageTree(*transaction, second_));
+    EXPECT_FALSE(transaction->HasStaged());
+    Must(StageTree(*transaction, first_));
+    Must(transaction->Restore());
+  }
+  library_.reset();
+  ExpectAsBefore();
 }
 
 TEST_F(Repair, ARefWhoseManifestIsLostIsReportedAndLeft) {

@@ -328,7 +328,7 @@ void RunFactsIndex(std::string_view bytes) {
 }
 std::vector<std::string> FactsIndexSeeds() {
   const FactsIndex index{{{"uuid 1", 0, 5}, {"", INT64_MIN, INT64_MAX}}, {{0, 1, 100, ""}, {100, 2, 7, "etc"}}};
-  return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), {{4, 5, 6}}, 107, 99, 3})};
+  return {EncodeFactsIndex(index), EncodeFactsFooter({HashBytes("m"), 7, {{4, 5, 6}}, 107, 99, 3})};
 }
 
 // ---- rpm databases, recipes

@@ -7,8 +7,9 @@
 #include <atomic>
 #include <filesystem>
 #include <fstream>
-#include <thread>
+#include <functional>
 
+#include "indexer/directory_source.h"
 #include "indexer/importer.h"
 #include "tests/indexer/host_tree.h"
 #include "tests/testing/store_fixture.h"
@@ -176,19 +177,83 @@ TEST_F(DirectoryImportTest, GoesAsDeepAsDirectoriesGo) {
   EXPECT_TRUE(Names(Head()).back().ends_with("/bottom"));
 }
 
+// Drops what it is given, and meddles with the source: between a directory's listing and the look at a child, and between
+// that and the reading of a file.
+class MeddlingSink final : public ImportSink {
+ public:
+  using Meddle = std::function<void(std::string_view path)>;
+  MeddlingSink(Meddle listed, Meddle looked_at) : listed_(std::move(listed)), looked_at_(std::move(looked_at)) {}
+  bool Excluded(std::string_view path) const override {
+    if (listed_) listed_(path);
+    return false;
+  }
+  Status Add(std::string path, Entry, const XattrSet&, std::string) override {
+    paths_.push_back(std::move(path));
+    return {};
+  }
+  Status AddFile(std::string, Entry, const XattrSet&, std::string bytes) override {
+    taken_ += bytes.size();
+    return {};
+  }
+  Status BeginFile(std::string, Entry, const XattrSet&) override { return {}; }
+  Status AppendFile(std::string_view bytes) override {
+    taken_ += bytes.size();
+    return {};
+  }
+  Status AppendHole(uint64_t) override { return {}; }
+  Status EndFile() override { return {}; }
+  Status AddLink(std::string, std::string) override { return {}; }
+  Status AddStored(std::string, Entry) override { return {}; }
+  std::optional<LikelyContent> Likely(const std::string& path, const Entry&, uint64_t) override {
+    if (looked_at_) looked_at_(path);
+    return std::nullopt;
+  }
+  void Expect(uint64_t) override {}
+  void Stage(std::string_view) override {}
+  void Omit(std::string sentence) override { omissions_.push_back(std::move(sentence)); }
+  void Say(std::string_view) override {}
+
+  const Meddle listed_, looked_at_;
+  std::vector<std::string> paths_;  // but of regular files
+  uint64_t taken_ = 0;              // bytes of these
+  std::vector<std::string> omissions_;
+};
+
 TEST_F(DirectoryImportTest, AFileThatGrowsMeanwhileIsNamed) {
-  Write("log", std::string(4 << 20, 'x'));
-  std::atomic<bool> stop{false};
-  std::thread writer([&] {
-    std::ofstream log(source() + "/log", std::ios::app);
-    while (!stop) log << "more" << std::flush;
-  });
-  const auto report = Import(*library_, Options());
-  stop = true;
-  writer.join();
-  ASSERT_TRUE(report) << report.error().message;
-  ASSERT_EQ(report->omissions.size(), 1u);
-  EXPECT_NE(report->omissions[0].find("/log changed while it was being read"), std::string::npos);
+  for (const uint64_t size : {uint64_t{100}, kWholeFileBytes + 1}) {
+    SCOPED_TRACE(size);
+    Write("log", std::string(static_cast<size_t>(size), 'x'));
+    MeddlingSink sink({}, [&](std::string_view) { std::ofstream(source() + "/log", std::ios::app) << "more"; });
+    Must(DirectorySource(source(), "", nullptr).Read(sink));
+    EXPECT_EQ(sink.taken_, size) << "a log that grows has an end";
+    ASSERT_EQ(sink.omissions_.size(), 1u);
+    EXPECT_NE(sink.omissions_[0].find("/log changed while it was being read"), std::string::npos);
+  }
+}
+
+TEST_F(DirectoryImportTest, WhatGoesOrIsReplacedMeanwhileIsNamed) {
+  for (const char* name : {"file-goes", "file-becomes-directory", "file-becomes-link", "kept"}) Write(name, "1");
+  for (const char* name : {"link-goes", "link-becomes-file"}) fs::create_symlink("target", source() + "/" + name);
+  MeddlingSink sink(
+      [&](std::string_view name) {
+        const fs::path path = fs::path(source()) / name;
+        if (name != "kept") fs::remove(path);
+        if (name == "file-becomes-directory") fs::create_directory(path);
+        if (name == "file-becomes-link") fs::create_symlink("/etc/passwd", path);
+        if (name == "link-becomes-file") std::ofstream(path) << "2";
+      },
+      {});
+  Must(DirectorySource(source(), "", nullptr).Read(sink));
+  EXPECT_EQ(sink.paths_, std::vector<std::string>{""});
+  EXPECT_EQ(sink.taken_, 1u) << "of the one that is kept";
+  std::string said;
+  for (const std::string& omission : sink.omissions_) said += omission.substr(source().size() + 1) + "\n";
+  EXPECT_EQ(said,
+            "file-becomes-directory was replaced while it was being read, and was left out\n"
+            "file-becomes-link went away while it was being read\n"
+            "file-goes went away while it was being read\n"
+            "link-becomes-file was replaced while it was being read, and was left out\n"
+            "link-goes went away while it was being read\n");
 }
 
 TEST_F(DirectoryImportTest, RefusesInOneLine) {

@@ -431,7 +431,7 @@ TEST_F(GuestfsImportTest, AnInterruptEndsTheAppliance) {
   ImportOptions options = Options(disk);
   options.interrupted = &interrupted;
   std::thread user([&] {
-    sleep(6);
+    sleep(2);
     interrupted = true;
   });
   const auto start = std::chrono::steady_clock::now();

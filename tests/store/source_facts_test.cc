@@ -32,7 +32,7 @@ class SourceFactsTest : public LibraryTest {
       Must(writer->Add(paths.back(), file));
     }
     Must(writer->Finish({{"uuid a", 0, 100}, {"uuid b", INT64_MIN, 7}}, {{7, 8, 9}}));
-    Must(writer->Keep(path(), branch, manifest));
+    Must(writer->Keep(path(), branch, manifest, 3));
     return paths;
   }
   static Fingerprint FingerprintOf(uint64_t i) {
@@ -47,6 +47,8 @@ TEST_F(SourceFactsTest, RowsAreFoundInAnyOrder) {
   auto paths = Write("web", HashBytes("m"), 30'000);
   const auto reader = Must(SourceFactsReader::Open(library_->env(), File("web")));
   EXPECT_EQ(reader->manifest(), HashBytes("m"));
+  EXPECT_TRUE(reader->IsOf(3));
+  EXPECT_FALSE(reader->IsOf(4)) << "a repair came between";
   EXPECT_EQ(reader->filesystems(), (std::vector<FactsFilesystem>{{"uuid a", 0, 100}, {"uuid b", INT64_MIN, 7}}));
   Must(reader->Check());
   EXPECT_EQ(reader->key(), (FingerprintKey{{7, 8, 9}}));

@@ -28,28 +28,37 @@ inline void Must(Status status) {
   }
 }
 
-// Publishes a flat version {name: content} on `branch` of `library`; "" as the tag: the next vN.
-inline Result<Published> PublishFiles(const std::shared_ptr<Library>& library, const std::string& branch,
-                                      const std::map<std::string, std::string>& files, const std::string& tag = "") {
-  std::map<std::string, Entry> entries;  // outlives the transaction, whose threads fill it
-  ASSIGN_OR_RETURN(const auto transaction, library->Begin("import"));
+// Stages a flat tree {name: content}; its root.
+inline Result<Entry> StageTree(Transaction& transaction, const std::map<std::string, std::string>& files) {
+  std::map<std::string, Entry> entries;
   for (const auto& [name, bytes] : files) {
     Entry& entry = entries[name];
     entry.mode = 0644;
-    TRY(transaction->contents().Put(bytes, [&entry](const ObjectId& id, uint64_t size) {
+    const Status put = transaction.contents().Put(bytes, [&entry](const ObjectId& id, uint64_t size) {
       entry.id = id;
       entry.size = size;
-    }));
+    });
+    if (!put) {
+      (void)transaction.contents().Flush();  // its thread fills the entries
+      return tl::make_unexpected(put.error());
+    }
   }
-  TRY(transaction->contents().Flush());
-  TreeWriter tree(*transaction);
+  TRY(transaction.contents().Flush());
+  TreeWriter tree(transaction);
   Entry root;
   root.type = FileType::kDirectory;
   root.mode = 0755;
   TRY(tree.Add("", root));
   for (const auto& [name, entry] : entries) TRY(tree.Add(name, entry));
+  return tree.Finish();
+}
+
+// Publishes a flat version on `branch` of `library`; "" as the tag: the next vN.
+inline Result<Published> PublishFiles(const std::shared_ptr<Library>& library, const std::string& branch,
+                                      const std::map<std::string, std::string>& files, const std::string& tag = "") {
+  ASSIGN_OR_RETURN(const auto transaction, library->Begin("import"));
   NewVersion version;
-  ASSIGN_OR_RETURN(version.manifest.root, tree.Finish());
+  ASSIGN_OR_RETURN(version.manifest.root, StageTree(*transaction, files));
   version.manifest.branch = branch;
   version.tag = tag;
   ASSIGN_OR_RETURN(const auto head, library->snapshot()->Branch(branch));
