@@ -259,8 +259,8 @@ class DirectorySource::Walk {
     return {};
   }
 
-  // The directory itself and all in it but its subdirectories, whose names are left in the frame. Files first, each
-  // kind sorted: neighbours in a directory become neighbours in the packs.
+  // The directory itself and all in it but its subdirectories, whose names are left in the frame. Sorted: neighbours in a
+  // directory become neighbours in the packs.
   Status AddDirectory(Frame& frame, const struct stat& st) {
     const int fd = frame.directory->get();
     ASSIGN_OR_RETURN(const XattrSet xattrs, ReadXattrs(fd, frame.path));
@@ -391,7 +391,7 @@ class DirectorySource::Walk {
     return {};
   }
 
-  // Likewise, on several threads.
+  // Runs beside the walk, on several threads.
   void ReadBeside(Child& file) const {
     const Status status = TryReadBeside(file);
     if (!status) file.error = status.error();
