@@ -34,7 +34,8 @@ Result<std::unique_ptr<ImageSource>> OpenDirectly(const ImportOptions& options, 
     why = source ? (*source)->plan().doubts.front() : source.error().message;
   }
   if (options.reader == "direct") {
-    return Fail(EOPNOTSUPP, "{}; --reader guestfs reads it through the appliance", why);
+    const bool said = why.find("--reader guestfs") != why.npos;
+    return Fail(EOPNOTSUPP, "{}{}", why, said ? "" : "; --reader guestfs reads it through the appliance");
   }
   say(fmt::format("reading the disk through the appliance ({})", why));
   return nullptr;

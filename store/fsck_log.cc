@@ -19,6 +19,13 @@ bool IsRecord(std::string_view line, const ObjectId& chain, uint64_t sequence) {
   return record && record->sequence == sequence;
 }
 
+// What stands at the end was being written when the power went: all of a record but its newline, of which there is nothing,
+// or a zero. It was never committed, as little as one that misses more.
+bool IsTorn(std::string_view end, const ObjectId& chain, uint64_t sequence) {
+  if (end.ends_with('\0')) end.remove_suffix(1);
+  return IsRecord(std::string(end) + "\n", chain, sequence);
+}
+
 // A byte of the body: the one that makes it hash to the checksum field. Single bits first, they are what disks flip.
 std::optional<std::string> MendBody(std::string line, const ObjectId& chain, uint64_t sequence) {
   if (line.size() < kChecksumDigits + 2 || line.size() > kMostTried) return std::nullopt;
@@ -119,6 +126,7 @@ Result<RefLogCheck> CheckRefLog(Env& env, const std::string& path,
     ObjectId next;
     auto record = DecodeRefRecord(line, chain, &next);
     if (!record || record->sequence != sequence + 1) {
+      if (newline == std::string::npos && IsTorn(line, chain, sequence + 1)) break;
       auto again = MendRefRecord(std::string_view(text).substr(at), chain, sequence + 1, &consumed);
       if (!again) {
         const size_t behind = newline == std::string::npos ? text.size() : newline + 1;

@@ -363,6 +363,22 @@ TEST_F(Repair, AByteOfTheLogIsPutRightWhereTheChecksumProvesIt) {
   ExpectAsBefore();
 }
 
+// The power went before the last byte of a record was on the disk.
+TEST_F(Repair, ALastRecordWithoutItsNewlineWasNeverCommitted) {
+  const std::string log = Bytes("refs.log");
+  for (const std::string& torn : {log.substr(0, log.size() - 1), log.substr(0, log.size() - 1) + '\0'}) {
+    SetBytes("refs.log", torn);
+    const Checking checked = Check(path());
+    EXPECT_EQ(checked.exit, 0) << checked.Text();
+    EXPECT_EQ(checked.Count(FsckFinding::kNote), 1U) << "of the version that hangs: " << checked.Text();
+    EXPECT_EQ(Check(path(), true).exit, 0);
+    EXPECT_EQ(Bytes("refs.log"), torn);
+    const Reading now = Read(path());
+    EXPECT_FALSE(now.refs.contains("suse"));
+    EXPECT_EQ(now.refs.at("debian"), before_.refs.at("debian"));
+  }
+}
+
 TEST_F(Repair, ARecordThatIsLostIsNeverARollback) {
   std::string log = Bytes("refs.log");
   const size_t second = log.find("\n2\t") + 1;
