@@ -76,7 +76,7 @@ Status Appliance::LaunchOnce(bool emulate, int timeout_s) {
   if (handle_ == nullptr) return FailErrno(errno, "cannot make a libguestfs handle");
   Guestfs().set_error_handler(handle_, nullptr, nullptr);
   Guestfs().set_event_callback(handle_, IgnoreEvent,
-                             GUESTFS_EVENT_APPLIANCE | GUESTFS_EVENT_LIBRARY | GUESTFS_EVENT_WARNING, 0, nullptr);
+                               GUESTFS_EVENT_APPLIANCE | GUESTFS_EVENT_LIBRARY | GUESTFS_EVENT_WARNING, 0, nullptr);
   Guestfs().set_autosync(handle_, 0);
   Guestfs().set_pgroup(handle_, 1);  // Ctrl-C is for us; we end the virtual machine
   if (Guestfs().set_backend(handle_, "direct") != 0) return Failed("cannot choose the direct backend");
@@ -87,7 +87,7 @@ Status Appliance::LaunchOnce(bool emulate, int timeout_s) {
   }
   for (const Drive& drive : options_.drives) {
     if (Guestfs().add_drive_opts(handle_, drive.path.c_str(), GUESTFS_ADD_DRIVE_OPTS_READONLY, 1,
-                               GUESTFS_ADD_DRIVE_OPTS_FORMAT, drive.format.c_str(), -1) == 0) {
+                                 GUESTFS_ADD_DRIVE_OPTS_FORMAT, drive.format.c_str(), -1) == 0) {
       continue;
     }
     const std::string which = options_.drives.size() == 1 ? "it" : drive.path;

@@ -135,7 +135,7 @@ class DirectorySource::Walk {
   Walk(const DirectorySource& source, ImportSink& sink)
       : source_(source),
         sink_(sink),
-        looks_(1, kFilesToWakeFor, [this](Child& child) { LookBeside(child); }),
+        looks_(std::thread::hardware_concurrency() > 1 ? 1 : 0, kFilesToWakeFor, [this](Child& child) { LookBeside(child); }),
         reads_(std::min<int>(kMaxReaders, static_cast<int>(std::thread::hardware_concurrency()) - 1), kFilesToWakeFor,
                [this](Child& file) { ReadBeside(file); }) {}
   ~Walk() { given_up_ = true; }

@@ -27,8 +27,8 @@ Result<std::map<std::string, std::string>> ListFilesystems(Appliance& appliance)
   if (!list) return appliance.Failed("cannot list the filesystems");
   std::map<std::string, std::string> found;
   for (size_t i = 0; i + 1 < list->size(); i += 2) found[(*list)[i]] = (*list)[i + 1];
-  for (const auto lister :
-       {Guestfs().list_devices, Guestfs().list_partitions, Guestfs().list_md_devices, Guestfs().list_dm_devices, Guestfs().lvs}) {
+  for (const auto lister : {Guestfs().list_devices, Guestfs().list_partitions, Guestfs().list_md_devices,
+                            Guestfs().list_dm_devices, Guestfs().lvs}) {
     const auto devices = TakeGuestList(lister(g));
     if (!devices) return appliance.Failed("cannot list the devices");
     for (const std::string& device : *devices) {

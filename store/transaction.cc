@@ -109,13 +109,17 @@ struct Transaction::Impl final : ContentWriter::Sink {
   }
 
   Status FlushContents() {
+    if (error) return tl::make_unexpected(*error);
     TRY(contents->Flush());
     const std::lock_guard guard(mutex);
-    TRY(AwaitSealing());
+    if (const Status sealed = AwaitSealing(); !sealed) {  // it comes once, and must stick
+      error = sealed.error();
+      return sealed;
+    }
     sealing = std::async(std::launch::async, [this] { return chunk_packs.Seal(); });
     return {};
   }
-  // The mutex is held. Its error comes once.
+  // The mutex is held.
   Status AwaitSealing() { return sealing.valid() ? sealing.get() : Status(); }
 
   Status StageObject(ObjectKind kind, const ObjectId& id, std::string_view encoding) {
