@@ -53,7 +53,7 @@ class BranchFs final : public Filesystem {
   Result<std::string> ReadLink(NodeId node) override;
   Status ReadDirectory(NodeId node, Handle handle, uint64_t offset, bool plus,
                        const std::function<bool(const DirectoryItem&)>& add) override;
-  Status Read(NodeId node, Handle handle, uint64_t offset, size_t size, std::string* out) override;
+  Status ReadPieces(NodeId node, Handle handle, uint64_t offset, size_t size, Pieces* out) override;
   Result<std::string> GetXattr(NodeId node, std::string_view name) override;
   Result<std::vector<std::string>> ListXattrs(NodeId node) override;
   Result<struct statvfs> StatFilesystem() override;

@@ -178,7 +178,7 @@ void BranchFs::Release(NodeId id, Handle handle) {
   if (node.record.may_have_data) Discard(node.id);
 }
 
-Status BranchFs::Read(NodeId id, Handle, uint64_t offset, size_t size, std::string* out) {
+Status BranchFs::ReadPieces(NodeId id, Handle, uint64_t offset, size_t size, Pieces* out) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
   if (node->record.type != FileType::kRegular) return Fail(EISDIR, "inode {:#x}: not a file", id);
   std::shared_lock lock(node->mutex);
@@ -190,7 +190,10 @@ Status BranchFs::Read(NodeId id, Handle, uint64_t offset, size_t size, std::stri
     }
     lock.lock();
   }
-  return node->file->Read(offset, size, out);
+  std::string bytes;
+  TRY(node->file->Read(offset, size, &bytes));
+  out->AddOwned(std::move(bytes));
+  return {};
 }
 
 Result<size_t> BranchFs::Write(NodeId id, Handle, uint64_t offset, std::string_view bytes) {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "store/env.h"
+#include "store/give_way.h"
 
 namespace mirage {
 namespace {
@@ -104,6 +105,7 @@ void DataDirectory::AddSpares(uint64_t first, uint64_t count) noexcept {
 }
 
 void DataDirectory::MakeSpares() {
+  RunAnywhere();
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return stop_ || !ordered_.empty(); });

@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "store/pieces.h"
 #include "store/result.h"
 
 namespace mirage {
@@ -63,7 +64,14 @@ class Filesystem {
   // Calls `add` for items from `offset` on until it returns false (buffer full; that item then holds no lookup). `handle` 0 for read-only mounts.
   virtual Status ReadDirectory(NodeId node, Handle handle, uint64_t offset, bool plus,
                                const std::function<bool(const DirectoryItem&)>& add) = 0;
-  virtual Status Read(NodeId node, Handle handle, uint64_t offset, size_t size, std::string* out) = 0;
+  // Appends; short only at the end.
+  virtual Status ReadPieces(NodeId node, Handle handle, uint64_t offset, size_t size, Pieces* out) = 0;
+  Status Read(NodeId node, Handle handle, uint64_t offset, size_t size, std::string* out) {
+    Pieces pieces;
+    TRY(ReadPieces(node, handle, offset, size, &pieces));
+    pieces.AppendTo(out);
+    return {};
+  }
   virtual Result<std::string> GetXattr(NodeId node, std::string_view name) = 0;   // ENODATA
   virtual Result<std::vector<std::string>> ListXattrs(NodeId node) = 0;
   virtual Result<struct statvfs> StatFilesystem() = 0;

@@ -61,6 +61,8 @@ constexpr std::array<const char*, kOpCount> kOpNames = {
     "fsync",    "opendir",   "readdir",     "readdirplus", "releasedir", "fsyncdir", "statfs",
     "setxattr", "getxattr", "listxattr", "removexattr", "create",      "ioctl",      "fallocate"};
 
+constexpr size_t kMostParts = 512;  // of a reply; writev takes 1024
+
 struct Context {
   Filesystem* filesystem = nullptr;
   bool default_permissions = false;
@@ -320,14 +322,29 @@ void Create(fuse_req_t req, fuse_ino_t parent, const char* name, mode_t mode, fu
   });
 }
 
+void ReplyPieces(fuse_req_t req, const Pieces& pieces) {
+  thread_local std::vector<iovec> parts;  // keeps its memory between requests, as does the next
+  if (pieces.views().size() >= kMostParts) {
+    thread_local std::string whole;
+    whole.clear();
+    pieces.AppendTo(&whole);
+    fuse_reply_buf(req, whole.data(), whole.size());
+    return;
+  }
+  parts.clear();
+  for (const std::string_view view : pieces.views()) {
+    parts.push_back({.iov_base = const_cast<char*>(view.data()), .iov_len = view.size()});  // it is only read
+  }
+  fuse_reply_iov(req, parts.data(), static_cast<int>(parts.size()));
+}
+
 void Read(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, fuse_file_info* info) {
   Guard(kRead, req, [&](Filesystem& fs) {
-    thread_local std::string buffer;  // keeps its memory between requests
-    buffer.clear();
-    const Status status = fs.Read(node, info ? info->fh : 0, static_cast<uint64_t>(offset), size, &buffer);
+    Pieces pieces;
+    const Status status = fs.ReadPieces(node, info ? info->fh : 0, static_cast<uint64_t>(offset), size, &pieces);
     if (!status) return ReplyError(req, status.error());
     Context& context = ContextOf(req);
-    fuse_reply_buf(req, buffer.data(), std::min(buffer.size(), size));
+    ReplyPieces(req, pieces);
     if (context.on_read) context.on_read(node, static_cast<uint64_t>(offset), size);
   });
 }

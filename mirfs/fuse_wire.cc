@@ -8,8 +8,6 @@
 #include <cstddef>
 #include <cstring>
 
-#include "mirfs/thread_placement.h"
-
 namespace mirage {
 namespace {
 
@@ -28,7 +26,6 @@ constexpr size_t kStackDepthOffset = offsetof(fuse_init_out, flags2) + sizeof(ui
 thread_local NodeId request_node = 0;
 thread_local bool kill_set_id = false;
 thread_local int32_t reply_backing = 0;
-thread_local ThreadPlacement placement;
 
 // What the request behind `header` holds at its beginning, if it is long enough.
 template <typename Body>
@@ -73,6 +70,7 @@ void FuseWire::SeeInit(const void* request, ssize_t size) {
 }
 
 ssize_t FuseWire::Read(int fd, void* buffer, size_t size) {
+  placement_.Serves();
   const ssize_t got = read(fd, buffer, size);
   if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return got;
   fuse_in_header header;
@@ -95,9 +93,9 @@ ssize_t FuseWire::Read(int fd, void* buffer, size_t size) {
       break;
   }
   if (ClientWaits(header.opcode, buffer, got)) {
-    placement.ClientWaits(header.pid);
+    placement_.ClientWaits(header.pid);
   } else if (header.opcode == FUSE_READ || header.opcode == FUSE_WRITE) {
-    placement.Other();
+    placement_.Other();
   }
   return got;
 }

@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "mirfs/filesystem.h"
+#include "mirfs/thread_placement.h"
 
 namespace mirage {
 
@@ -48,6 +49,7 @@ class FuseWire {
     unsigned handles = 0;
   };
   void SeeInit(const void* request, ssize_t size);
+  ThreadPlacement placement_;           // of the threads that read requests
   std::atomic<uint64_t> init_unique_{0};  // of the INIT request that waits for its reply
   std::atomic<bool> kills_privileges_{false}, passthrough_{false};
   std::mutex mutex_;

@@ -1,13 +1,14 @@
 // Who reads a long file here and there (a database, an archive's index) asks for a page at a time, and each time a block
 // of some hundred KiB is decompressed for it. Where it comes back to the same neighbourhood, the kernel is given all of that
-// (FUSE_NOTIFY_STORE), since it lies decompressed in the cache. One look here and one there start nothing.
+// (FUSE_NOTIFY_STORE), since it lies decompressed in the cache. One look here and one there start nothing. But who has
+// looked into an eighth of a region's blocks has paid an eighth of what all of them cost, and will most likely pay for the others one by
+// one: then the kernel is given the region, whose blocks are decompressed in their order by every processor.
 //
 // For read-only mounts, as scan_ahead.h. Thread-safe.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "mirfs/background_queue.h"
@@ -34,16 +35,17 @@ class ReadAround {
   struct File {
     NodeId node = 0;
     std::vector<Window> windows;
+    std::vector<uint16_t> seen;  // of each region: windows that are not untouched
     Clock::time_point used;
   };
 
   void Take(const Step& step);
   File* FileOf(NodeId node);
+  void Give(File& file, size_t window);
 
   VersionsFs& filesystem_;
   PageStore& pages_;
-  std::vector<File> files_;  // of the queue's thread, as is the next
-  std::string bytes_;
+  std::vector<File> files_;  // of the queue's thread
   BackgroundQueue<Step> queue_;  // last: its thread uses what is above
 };
 

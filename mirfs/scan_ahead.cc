@@ -97,7 +97,8 @@ void ScanAhead::HandOver(Scan& scan) {
     if (!scan.dropped && filesystem_.WasRead(file.node)) continue;
     handed += file.size;
     // What cannot be read is asked for, and the error told then.
-    (void)filesystem_.WithBytes(file.node, 0, kLargestFile, &bytes_, [&] { pages_.StorePages(file.node, 0, bytes_); });
+    (void)filesystem_.WithBytes(file.node, 0, kLargestFile,
+                                [&](std::string_view bytes) { pages_.StorePages(file.node, 0, bytes); });
     filesystem_.MarkRead(file.node);
   }
 }

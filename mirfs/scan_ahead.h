@@ -10,7 +10,6 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -51,8 +50,7 @@ class ScanAhead {
 
   VersionsFs& filesystem_;
   PageStore& pages_;
-  std::vector<Scan> scans_;  // of the thread, as is the next
-  std::string bytes_;
+  std::vector<Scan> scans_;  // of the thread
 
   std::atomic<NodeId> newest_{0};      // asked for last
   std::atomic<bool> scanning_{false};  // the last step was a scan's: one file of another directory is enough to go on

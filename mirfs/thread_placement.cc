@@ -3,15 +3,21 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdio>
+#include <exception>
 #include <string_view>
 
 namespace mirage {
 namespace {
 
-constexpr unsigned kFollowAfter = 16, kLookAgainEvery = 256;  // requests
+constexpr unsigned kFollowAfter = 16, kLookAgainEvery = 64;  // requests
+constexpr auto kSilence = std::chrono::milliseconds(4);      // ends a placement
+constexpr auto kAtOnce = std::chrono::milliseconds(1);       // a request that comes so soon had been waiting
+constexpr auto kFirstPutOff = std::chrono::milliseconds(100), kLastPutOff = std::chrono::milliseconds(10'000);
+constexpr auto kGoesWell = std::chrono::seconds(1);          // a placement that lasts so long
 
 // Field 39 of /proc/TID/stat (proc(5)): the processor it ran on last. -1: not to be known.
 int LastProcessor(uint32_t thread) {
@@ -36,41 +42,134 @@ int LastProcessor(uint32_t thread) {
   return processor;
 }
 
+bool SetPolicy(pid_t thread, int policy) {
+  const sched_param none{};
+  return sched_setscheduler(thread, policy, &none) == 0;
+}
+
 }  // namespace
+
+class ThreadPlacement::Registration {
+ public:
+  ~Registration() { Leave(); }
+  bool IsIn(const ThreadPlacement* placement) const { return placement_ == placement; }
+  void Enter(ThreadPlacement* placement) {
+    Leave();
+    const std::lock_guard lock(placement->mutex_);
+    placement->threads_.push_back(thread_);
+    placement_ = placement;
+    placement->PlaceThread(thread_);
+  }
+
+ private:
+  void Leave() {
+    if (placement_ == nullptr) return;
+    const std::lock_guard lock(placement_->mutex_);
+    std::erase(placement_->threads_, thread_);
+    placement_ = nullptr;
+  }
+  const pid_t thread_ = gettid();
+  ThreadPlacement* placement_ = nullptr;
+};
 
 ThreadPlacement::ThreadPlacement() {
   if (sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) CPU_ZERO(&allowed_);
+  // Whether there is a way back shows when it is gone, by a thread that is of no more use.
+  std::thread([this] {
+    may_give_way_ = sched_getscheduler(0) == SCHED_OTHER && SetPolicy(0, SCHED_IDLE) && SetPolicy(0, SCHED_OTHER);
+  }).join();
+}
+
+ThreadPlacement::~ThreadPlacement() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  if (watchdog_.joinable()) watchdog_.join();
 }
 
 void ThreadPlacement::ClientWaits(uint32_t client) {
-  if (client != client_) {
-    client_ = client;
-    streak_ = 0;
-    GoFree();
-  } else if (++streak_ % kLookAgainEvery == kFollowAfter) {
-    Follow();
+  try {
+    requests_.fetch_add(1, std::memory_order_relaxed);
+    if (client_.load(std::memory_order_relaxed) != client) {
+      client_ = client;
+      streak_ = 0;
+      Free();
+      return;
+    }
+    const unsigned streak = ++streak_;
+    if (streak >= kFollowAfter && (streak - kFollowAfter) % kLookAgainEvery == 0) Follow(client);
+  } catch (const std::exception&) {  // no memory, no thread: they run where they run
   }
 }
 
 void ThreadPlacement::Other() {
   streak_ = 0;
-  GoFree();
+  Free();
 }
 
-void ThreadPlacement::Follow() {
-  const int processor = LastProcessor(client_);
+void ThreadPlacement::Serves() {
+  thread_local Registration registration;
+  try {
+    if (!registration.IsIn(this)) registration.Enter(this);
+  } catch (const std::exception&) {  // no memory: it runs where it runs
+  }
+}
+
+void ThreadPlacement::Follow(uint32_t client) {
+  if (CPU_COUNT(&allowed_) < 2) return;
+  const int processor = LastProcessor(client);
+  if (processor < 0 || processor >= CPU_SETSIZE || !CPU_ISSET(processor, &allowed_)) return Free();
+  const std::lock_guard lock(mutex_);
+  if (processor == processor_ || Clock::now() < not_before_) return;
+  if (!watchdog_.joinable()) watchdog_ = std::thread([this] { Watch(); });
+  PlaceAll(processor);
+  wake_.notify_all();
+}
+
+void ThreadPlacement::Free() {
+  if (!placed_.load(std::memory_order_relaxed)) return;
+  const std::lock_guard lock(mutex_);
+  PlaceAll(-1);
+}
+
+void ThreadPlacement::PlaceAll(int processor) {
   if (processor == processor_) return;
-  if (processor < 0 || processor >= CPU_SETSIZE || !CPU_ISSET(processor, &allowed_)) return GoFree();
+  processor_ = processor;
+  if (processor >= 0) placed_ = true;
+  for (const pid_t thread : threads_) PlaceThread(thread);
+  if (processor < 0) placed_ = false;  // last: whoever sees it need not wait for us
+}
+
+void ThreadPlacement::PlaceThread(pid_t thread) const {
   cpu_set_t one;
   CPU_ZERO(&one);
-  CPU_SET(processor, &one);
-  if (sched_setaffinity(0, sizeof one, &one) == 0) processor_ = processor;
+  if (processor_ >= 0) CPU_SET(processor_, &one);
+  if (may_give_way_) SetPolicy(thread, processor_ >= 0 ? SCHED_IDLE : SCHED_OTHER);
+  (void)sched_setaffinity(thread, sizeof one, processor_ >= 0 ? &one : &allowed_);
 }
 
-void ThreadPlacement::GoFree() {
-  if (processor_ < 0) return;
-  (void)sched_setaffinity(0, sizeof allowed_, &allowed_);
-  processor_ = -1;
+void ThreadPlacement::Watch() {
+  std::unique_lock lock(mutex_);
+  while (!stop_) {
+    wake_.wait(lock, [this] { return stop_ || processor_ >= 0; });
+    const auto since = Clock::now();
+    for (uint64_t seen = requests_; !stop_ && processor_ >= 0;) {
+      wake_.wait_for(lock, kSilence, [this] { return stop_ || processor_ < 0; });
+      if (stop_ || processor_ < 0) break;
+      if (const uint64_t now = requests_; now != seen) {
+        seen = now;
+        if (Clock::now() - since > kGoesWell) put_off_ = {};
+        continue;
+      }
+      PlaceAll(-1);
+      wake_.wait_for(lock, kAtOnce, [this] { return stop_; });
+      if (requests_ == seen) break;
+      put_off_ = std::clamp<Clock::duration>(2 * put_off_, kFirstPutOff, kLastPutOff);
+      not_before_ = Clock::now() + put_off_;
+    }
+  }
 }
 
 }  // namespace mirage

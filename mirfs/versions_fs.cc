@@ -381,7 +381,7 @@ Status VersionsFs::ListTree(NodeId node, const DirectoryInode& directory, uint64
   return status;
 }
 
-Status VersionsFs::Read(NodeId node, Handle, uint64_t offset, size_t size, std::string* out) {
+Status VersionsFs::ReadPieces(NodeId node, Handle, uint64_t offset, size_t size, Pieces* out) {
   ASSIGN_OR_RETURN(const auto inode, Find(node));
   if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular) return Fail(EINVAL, "not a regular file");
   if (offset >= inode->entry.size) return {};
@@ -422,13 +422,19 @@ Result<uint64_t> VersionsFs::SizeOf(NodeId node) const {
   return inode->entry.size;
 }
 
-Status VersionsFs::WithBytes(NodeId node, uint64_t offset, size_t length, std::string* bytes,
-                             const std::function<void()>& use) {
+Status VersionsFs::WithBytes(NodeId node, uint64_t offset, size_t length,
+                             const std::function<void(std::string_view)>& use) {
   const auto inode = inodes_.Hold(node);
   if (!inode) return Fail(ESTALE, "inode {:x}: not known", node);
-  bytes->clear();
-  Status status = Read(node, 0, offset, length, bytes);
-  if (status) use();
+  Pieces pieces;
+  Status status = ReadPieces(node, 0, offset, length, &pieces);
+  if (status && pieces.views().size() == 1) {
+    use(pieces.views().front());
+  } else if (status) {
+    std::string bytes;
+    pieces.AppendTo(&bytes);
+    use(bytes);
+  }
   inodes_.Release(node, 1);
   return status;
 }

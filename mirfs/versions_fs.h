@@ -62,7 +62,7 @@ class VersionsFs final : public Filesystem {
   Result<std::string> ReadLink(NodeId node) override;
   Status ReadDirectory(NodeId node, Handle handle, uint64_t offset, bool plus,
                        const std::function<bool(const DirectoryItem&)>& add) override;
-  Status Read(NodeId node, Handle handle, uint64_t offset, size_t size, std::string* out) override;
+  Status ReadPieces(NodeId node, Handle handle, uint64_t offset, size_t size, Pieces* out) override;
   Result<std::string> GetXattr(NodeId node, std::string_view name) override;
   Result<std::vector<std::string>> ListXattrs(NodeId node) override;
   Result<struct statvfs> StatFilesystem() override;
@@ -82,9 +82,9 @@ class VersionsFs final : public Filesystem {
   Result<std::vector<SmallFile>> SmallFilesOf(NodeId directory, size_t most, uint64_t largest) const;
   // Of a regular file that the kernel knows. ESTALE, EINVAL: not a file.
   Result<uint64_t> SizeOf(NodeId node) const;
-  // Reads up to `length` bytes of a file at `offset`, fewer only at its end, into *bytes and calls `use`; meanwhile the
+  // Reads up to `length` bytes of a file at `offset`, fewer only at its end, and calls `use` with them; meanwhile the
   // number stays this file's. ESTALE, EINVAL: not a file, EIO.
-  Status WithBytes(NodeId node, uint64_t offset, size_t length, std::string* bytes, const std::function<void()>& use);
+  Status WithBytes(NodeId node, uint64_t offset, size_t length, const std::function<void(std::string_view)>& use);
 
   size_t inode_count() const { return inodes_.size(); }  // what the kernel holds; the root is not in it
 

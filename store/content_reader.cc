@@ -66,7 +66,7 @@ struct ContentReader::Impl {
   // `location`: where the chunk lies, if that was looked up already. `before`: where the chunk before it was found, and then
   // where this one was.
   Status AppendChunk(const ObjectId& chunk, const std::optional<Location>& location, uint64_t chunk_bytes, size_t from,
-                     size_t length, std::string* out, std::optional<FoundBlock>* before) const;
+                     size_t length, Pieces* out, std::optional<FoundBlock>* before) const;
 };
 
 // A collection may take a pack away between the two looks, if the snapshot was swapped meanwhile: then the new one knows
@@ -150,7 +150,7 @@ Status ContentReader::Impl::VisitChunks(const ObjectId& content, uint64_t size, 
 }
 
 Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, const std::optional<Location>& location,
-                                        uint64_t chunk_bytes, size_t from, size_t length, std::string* out,
+                                        uint64_t chunk_bytes, size_t from, size_t length, Pieces* out,
                                         std::optional<FoundBlock>* before) const {
   auto found = NextIn(*before, chunk);
   if (!found) {
@@ -165,7 +165,7 @@ Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, const std::option
   if (row.kind != ObjectKind::kChunk || row.id != chunk || row.length != chunk_bytes) {
     return Fail(EIO, "chunk {}: another object lies where the index says", chunk.Hex());
   }
-  out->append(block.Bytes(found->slot).substr(from, length));
+  out->Add(block.Bytes(found->slot).substr(from, length), found->block);
   *before = std::move(found);
   return {};
 }
@@ -177,6 +177,13 @@ ContentReader::~ContentReader() = default;
 
 Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length,
                            std::string* out) const {
+  Pieces pieces;
+  TRY(Read(content, size, offset, length, &pieces));
+  pieces.AppendTo(out);
+  return {};
+}
+
+Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length, Pieces* out) const {
   if (offset >= size || length == 0) return {};
   std::optional<Impl::FoundBlock> before;
   if (size <= kOneChunkBytes) {
@@ -194,14 +201,14 @@ Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offs
         const uint64_t from = std::max(offset, start);
         const auto wanted = static_cast<size_t>(std::min(end, start + chunk_bytes) - from);
         if (chunk.IsZero()) {
-          out->append(wanted, '\0');
+          out->AddZeros(wanted);
         } else {
           TRY(impl_->AppendChunk(chunk, std::nullopt, chunk_bytes, static_cast<size_t>(from - start), wanted, out,
                                   &before));
         }
         return start + chunk_bytes < end;
       });
-  if (!status) out->resize(bytes_before);
+  if (!status) out->ShrinkTo(bytes_before);
   return status;
 }
 

@@ -7,6 +7,7 @@
 
 #include "store/chunk_store.h"
 #include "store/object.h"
+#include "store/pieces.h"
 
 namespace mirage {
 
@@ -24,6 +25,7 @@ class ContentReader {
   // list: EIO when they disagree). Appends to *out; short only at the end. Holes read as zeros. ENOENT: the index has
   // no such content. A pack that is gone is looked for again, for a collection may have moved the chunk and the index have
   // been refreshed meanwhile; EIO if the index still names it. After an error *out is as it was.
+  Status Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length, Pieces* out) const;
   Status Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length, std::string* out) const;
   // Calls visit(offset, length, is_hole) over the segments of [offset, size) in order until it returns false.
   Status VisitSegments(const ObjectId& content, uint64_t size, uint64_t offset,

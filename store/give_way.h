@@ -1,11 +1,12 @@
-// For threads whose work may as well come too late: those that somebody waits for go first.
+// For threads that are started on the way. A thread inherits from the one that starts it the processors it may run on and its policy,
+// and one that serves a mount may be bound to its client's processor just then (mirfs/thread_placement.h).
 #pragma once
-
-#include <sys/resource.h>
 
 namespace mirage {
 
-// The calling thread, from here on. In Linux a thread has a nice value of its own.
-inline void GiveWay() { (void)setpriority(PRIO_PROCESS, 0, 5); }
+// The calling thread runs on the processors, and by the policy, that the program was started with.
+void RunAnywhere();
+// The same, for work that may as well come too late: threads that somebody waits for go first.
+void GiveWay();
 
 }  // namespace mirage

@@ -140,6 +140,13 @@ Result<std::string> TreeReader::SymlinkTarget(const Entry& entry) const {
 Result<XattrSet> TreeReader::Xattrs(const Entry& entry) const { return ReadXattrs(*objects_, entry.xattrs); }
 
 Status TreeReader::Read(const Entry& entry, uint64_t offset, size_t length, std::string* out) const {
+  Pieces pieces;
+  TRY(Read(entry, offset, length, &pieces));
+  pieces.AppendTo(out);
+  return {};
+}
+
+Status TreeReader::Read(const Entry& entry, uint64_t offset, size_t length, Pieces* out) const {
   if (entry.type != FileType::kRegular) return FailErrno(entry.is_directory() ? EISDIR : EINVAL, "read");
   return Named(library_->contents().Read(entry.id, entry.size, offset, length, out));
 }

@@ -40,6 +40,7 @@ class TreeReader {
   Result<std::string> SymlinkTarget(const Entry& entry) const;  // inline or from its content
   Result<XattrSet> Xattrs(const Entry& entry) const;
   // EIO for all that is damaged or missing; never a wrong byte.
+  Status Read(const Entry& entry, uint64_t offset, size_t length, Pieces* out) const;
   Status Read(const Entry& entry, uint64_t offset, size_t length, std::string* out) const;
 
   // First path of the hard-link group `path` is in, or nothing. `links`: the manifest's.
