@@ -459,9 +459,9 @@ Status RunMount(const MountArguments& arguments, const sigset_t& signals, Readin
   const bool edit = arguments.edit();
   FuseOptions options;
   options.source = arguments.library;
-  // Root's edits go by the kernel's checks. Anyone else is root of the tree: owners and modes are the image's, not the
-  // host's.
-  options.default_permissions = arguments.default_permissions || (edit && geteuid() == 0);
+  // Where nobody but its user is let in, that user is root of the tree: owners and modes are the image's, not the host's. And
+  // for the kernel's checks it would ask for a directory's mode after each name that is made or removed in it.
+  options.default_permissions = arguments.default_permissions;
   options.passthrough = arguments.passthrough && geteuid() == 0;
   options.mount_options = arguments.mount_options;
   auto add = [&](const char* option) {

@@ -100,12 +100,11 @@ void AddPeers(const Fixture& fixture, std::vector<Workload>* workloads) {
   }
 }
 
-// The client on one core and the daemon on the same, or on the other: where the scheduler puts them decides much.
+// The client on one core and the daemon on the same, or on the other, where it cannot follow (mirfs/thread_placement.h).
 void AddPinned(const Fixture& fixture, std::vector<Workload>* workloads) {
-  const auto pin_daemon = [&fixture](const std::string& core) {
-    fixture.MountMirage();
-    Run("taskset -apc " + core + " $(" + fixture.mirage("--json mounts") +
-        " | grep -o '\"pid\":[0-9]*' | cut -d: -f2)");
+  const auto mount_on = [&fixture](const std::string& core) {
+    fixture.UnmountMirage();
+    Run("taskset -c " + core + " " + fixture.mirage("mount " + Quote(fixture.mount())));
   };
   for (const auto& [name, core] : {std::pair("same-core", "0"), std::pair("two-cores", "1")}) {
     for (const Reading& reading : Readings()) {
@@ -114,9 +113,9 @@ void AddPinned(const Fixture& fixture, std::vector<Workload>* workloads) {
       const std::string theirs = "taskset -c 0 bash -c " + Quote(reading.command(fixture.native() + "/v1"));
       workloads->push_back({reading.name + "-cold-" + name, reading.what + ", ext4, pinned",
                             Cold(
-                                [&fixture, pin_daemon, core] {
-                                  fixture.ChillMirage();
-                                  pin_daemon(core);
+                                [mount_on, core] {
+                                  mount_on(core);
+                                  Run("sync; echo 3 > /proc/sys/vm/drop_caches");
                                 },
                                 ours),
                             Cold([&fixture] { fixture.ChillNative(); }, theirs)});
