@@ -37,21 +37,24 @@ Body BodyOf(const void* request, ssize_t size) {
   return body;
 }
 
-// The client does nothing until it is answered. Not so with bytes that are read ahead, which come in larger pieces, or
-// written behind.
-bool ClientWaits(uint32_t opcode, const void* request, ssize_t size) {
+// Whom a request keeps at work. Mostly the client does nothing until it is answered. Not so with bytes that are read ahead or
+// written behind, which come in larger pieces; and what is a note, or a few bytes that may be either's, says nothing.
+enum class Work { kAwaited, kShared, kUnknown };
+
+Work WorkOf(uint32_t opcode, const void* request, ssize_t size) {
   switch (opcode) {
     case FUSE_READ:
-      return BodyOf<fuse_read_in>(request, size).size <= kMostAwaitedBytes;
+      return BodyOf<fuse_read_in>(request, size).size <= kMostAwaitedBytes ? Work::kAwaited : Work::kShared;
     case FUSE_WRITE:
+      return BodyOf<fuse_write_in>(request, size).size <= kMostAwaitedBytes ? Work::kUnknown : Work::kShared;
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR:
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET:
     case FUSE_INIT:
-      return false;
+      return Work::kUnknown;
     default:
-      return true;
+      return Work::kAwaited;
   }
 }
 
@@ -92,11 +95,9 @@ ssize_t FuseWire::Read(int fd, void* buffer, size_t size) {
     default:
       break;
   }
-  if (ClientWaits(header.opcode, buffer, got)) {
-    placement_.ClientWaits(header.pid);
-  } else if (header.opcode == FUSE_READ || header.opcode == FUSE_WRITE) {
-    placement_.Other();
-  }
+  const Work work = WorkOf(header.opcode, buffer, got);
+  if (work == Work::kAwaited) placement_.ClientWaits(header.pid);
+  if (work == Work::kShared) placement_.Other();
   return got;
 }
 
