@@ -50,7 +50,7 @@ Fixture::Fixture(const Options& options) : options_(options) {
     const uint64_t source_mib =
         options_.source.empty() ? 512 : std::stoull(Output("du -sm " + Quote(options_.source) + " | cut -f1"));
     const uint64_t image_mib = 2 * (source_mib * 3 / 2 + static_cast<uint64_t>(options_.big_mib)) + 512;
-    Run(fmt::format("truncate -s {}M {} && mkfs.ext4 -q -F {}", image_mib, Quote(image()), Quote(image())));
+    Run(fmt::format("truncate -s {}M {} && mkfs.ext4 -q -F -i 4096 {}", image_mib, Quote(image()), Quote(image())));
     MountNative();
     const std::string v1 = native() + "/v1", v2 = native() + "/v2";
     if (options_.source.empty()) {
