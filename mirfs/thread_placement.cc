@@ -1,6 +1,7 @@
 #include "mirfs/thread_placement.h"
 
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,8 @@
 #include <cstdio>
 #include <exception>
 #include <string_view>
+
+#include "store/give_way.h"
 
 namespace mirage {
 namespace {
@@ -40,6 +43,15 @@ int LastProcessor(uint32_t thread) {
   int processor = -1;
   std::from_chars(rest.data(), rest.data() + rest.size(), processor);
   return processor;
+}
+
+// A disk's scheduler takes the reads of a SCHED_IDLE thread for idle ones too (ioprio_set(2)), unless the thread has a class: the
+// calling one gets what it goes by otherwise.
+void KeepDiskPriority() {
+  // Not from linux/ioprio.h, which is no C++.
+  constexpr int kThread = 1, kClassShift = 13, kNoClass = 0, kUsual = (2 << kClassShift) | 4;  // best effort, the middle level
+  const auto now = static_cast<int>(syscall(SYS_ioprio_get, kThread, 0));
+  if (now == kUsual || (now >= 0 && now >> kClassShift == kNoClass)) (void)syscall(SYS_ioprio_set, kThread, 0, kUsual);
 }
 
 bool SetPolicy(pid_t thread, int policy) {
@@ -75,9 +87,12 @@ class ThreadPlacement::Registration {
 ThreadPlacement::ThreadPlacement() {
   if (sched_getaffinity(0, sizeof allowed_, &allowed_) != 0) CPU_ZERO(&allowed_);
   // Whether there is a way back shows when it is gone, by a thread that is of no more use.
-  std::thread([this] {
-    may_give_way_ = sched_getscheduler(0) == SCHED_OTHER && SetPolicy(0, SCHED_IDLE) && SetPolicy(0, SCHED_OTHER);
-  }).join();
+  try {
+    std::thread([this] {
+      may_give_way_ = sched_getscheduler(0) == SCHED_OTHER && SetPolicy(0, SCHED_IDLE) && SetPolicy(0, SCHED_OTHER);
+    }).join();
+  } catch (const std::exception&) {  // no thread for it: no
+  }
 }
 
 ThreadPlacement::~ThreadPlacement() {
@@ -112,7 +127,9 @@ void ThreadPlacement::Other() {
 void ThreadPlacement::Serves() {
   thread_local Registration registration;
   try {
-    if (!registration.IsIn(this)) registration.Enter(this);
+    if (registration.IsIn(this)) return;
+    if (may_give_way_) KeepDiskPriority();
+    registration.Enter(this);
   } catch (const std::exception&) {  // no memory: it runs where it runs
   }
 }
@@ -151,6 +168,7 @@ void ThreadPlacement::PlaceThread(pid_t thread) const {
 }
 
 void ThreadPlacement::Watch() {
+  RunAnywhere();
   std::unique_lock lock(mutex_);
   while (!stop_) {
     wake_.wait(lock, [this] { return stop_ || processor_ >= 0; });

@@ -2,6 +2,7 @@
 #include "mirfs/thread_placement.h"
 
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -93,6 +94,14 @@ TEST_F(ThreadPlacementTest, FollowsWhoAsksAgainAndAgainAndGoesFree) {
     EXPECT_TRUE(IsFree()) << "a client that cannot be looked at";
     EXPECT_TRUE(place());
     EXPECT_TRUE(IsFreeSoon()) << "nobody asks any more";
+  });
+}
+
+// An idle thread's reads would wait for everybody else's.
+TEST_F(ThreadPlacementTest, DisksTakeAServingThreadForAnyOther) {
+  Serve([&] {
+    if (!placement_->gives_way()) return;
+    EXPECT_EQ(syscall(SYS_ioprio_get, 1, 0) >> 13, 2) << "a class of its own, best effort (ioprio_set(2))";
   });
 }
 
