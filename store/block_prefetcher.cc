@@ -5,6 +5,11 @@
 #include "store/give_way.h"
 
 namespace mirage {
+namespace {
+
+constexpr int64_t kCreditPerByte = 2;  // so that a reader who wants all is soon far ahead of itself
+
+}  // namespace
 
 BlockPrefetcher::BlockPrefetcher(size_t ahead_bytes, size_t window_bytes, unsigned threads, Read read)
     : ahead_bytes_(ahead_bytes), window_bytes_(window_bytes), thread_count_(threads), read_(std::move(read)) {}
@@ -24,7 +29,7 @@ void BlockPrefetcher::Note(const Location& location) {
   for (Stream& candidate : streams_) {
     if (candidate.pack != location.pack || location.offset < candidate.at) continue;
     if (location.offset == candidate.at) return;
-    // Unchanged blocks between two that are wanted are stepped over, as far as they were asked for anyway.
+    // Blocks between two that are wanted are stepped over, as far as they were asked for anyway.
     if (location.offset <= std::max(candidate.end, candidate.ahead)) stream = &candidate;
   }
   const bool in_order = stream != nullptr;
@@ -39,6 +44,9 @@ void BlockPrefetcher::Note(const Location& location) {
   stream->end = uint64_t{location.offset} + location.record_bytes;
   stream->ahead = std::max(stream->ahead, stream->end);
   stream->used = ++tick_;
+  if (in_order) {
+    stream->credit = std::min(stream->credit + kCreditPerByte * location.record_bytes, static_cast<int64_t>(ahead_bytes_));
+  }
   if (!in_order || !Wants(*stream)) return;
   stream->reading = true;
   queue_.push_back(static_cast<size_t>(stream - streams_.data()));
@@ -57,9 +65,11 @@ void BlockPrefetcher::Run() {
     queue_.pop_front();
     const PackNumber pack = stream.pack;
     const uint64_t offset = stream.ahead;
+    const auto size = std::min(window_bytes_, static_cast<size_t>(stream.credit));
     lock.unlock();
-    const Window window = read_(pack, offset, window_bytes_);
+    const Window window = read_(pack, offset, size);
     lock.lock();
+    stream.credit -= static_cast<int64_t>(window.next_offset - offset);
     stream.reading = false;
     if (window.next_offset <= offset) {
       stream.exhausted = true;

@@ -1,7 +1,8 @@
 // Reads ahead in packs. Contents lie in packs in the order of the tree, so who reads a tree in order (grep, tar, a
 // scanner), or a long file, reads blocks in order; the prefetcher sees two in a row and has the next ones read and
 // decompressed by threads of its own, so that every core works and the disk is asked in long runs. Who reads at random
-// starts nothing.
+// starts nothing, and who reads one block in many (diff, of two versions that differ here and there) little: at most two bytes
+// are read ahead for each that is wanted, and what is spent on blocks that are gone over is not earned by them.
 //
 // Knows streams, not bytes: what reading and decoding are is the caller's. Thread-safe. Threads start with the first
 // prefetch.
@@ -24,7 +25,7 @@ class BlockPrefetcher {
   // A run of a pack's bytes that was read and is not yet decoded.
   struct Window {
     uint64_t next_offset = 0;      // behind its last whole block; where it began: there is no more
-    std::function<void()> decode;  // into the cache; runs while the next window is read
+    std::function<void()> decode;  // into the cache; runs on the thread that read, while another reads the next window
   };
   // Reads about `bytes` of the pack at `offset`, which is a block's. Called from the prefetcher's threads.
   using Read = std::function<Window(PackNumber pack, uint64_t offset, size_t bytes)>;
@@ -41,6 +42,7 @@ class BlockPrefetcher {
     PackNumber pack = 0;
     uint64_t at = 0, end = 0, ahead = 0;
     uint64_t used = 0;     // tick of the last block, to choose which stream gives way
+    int64_t credit = 0;    // bytes that may be read ahead
     bool reading = false;  // a thread has its next window
     bool exhausted = false;
   };
@@ -48,7 +50,7 @@ class BlockPrefetcher {
 
   void Run();
   bool Wants(const Stream& stream) const {
-    return !stream.reading && !stream.exhausted && stream.ahead < stream.end + ahead_bytes_;
+    return !stream.reading && !stream.exhausted && stream.credit > 0 && stream.ahead < stream.end + ahead_bytes_;
   }
 
   const size_t ahead_bytes_, window_bytes_;

@@ -110,24 +110,24 @@ Result<std::shared_ptr<const Block>> ChunkStore::Impl::Load(const Location& loca
 // Errors end the run: who reads there meets them and says what they are.
 BlockPrefetcher::Window ChunkStore::Impl::ReadWindow(PackNumber pack, uint64_t offset, size_t bytes) {
   const auto file = OpenPack(pack);
-  auto window = std::make_shared<std::string>();
-  if (!file || !(*file)->ReadAt(offset, bytes, window.get())) return {.next_offset = offset, .decode = {}};
+  thread_local std::string window;  // kept, as Load's; it is decoded by the thread that read it, before the next
+  if (!file || !(*file)->ReadAt(offset, bytes, &window)) return {.next_offset = offset, .decode = {}};
   std::vector<std::pair<size_t, size_t>> records;  // place in the window, size
   size_t end = 0;
   for (;;) {
-    const auto size = BlockRecordBytes(std::string_view(*window).substr(end, kBlockHeaderBytes), pack, offset + end);
-    if (size && end == 0 && *size > window->size() && window->size() == bytes) {  // one block beyond all measure
-      if (!(*file)->ReadAt(offset, *size, window.get())) break;
+    const auto size = BlockRecordBytes(std::string_view(window).substr(end, kBlockHeaderBytes), pack, offset + end);
+    if (size && end == 0 && *size > window.size() && window.size() == bytes) {  // one block beyond all measure
+      if (!(*file)->ReadAt(offset, *size, &window)) break;
     }
-    if (!size || *size > window->size() - end) break;
+    if (!size || *size > window.size() - end) break;
     records.emplace_back(end, *size);
     end += *size;
   }
-  return {.next_offset = offset + end, .decode = [this, pack, offset, window, records] {
+  return {.next_offset = offset + end, .decode = [this, pack, offset, records] {
             for (const auto& [at, size] : records) {
               const auto place = static_cast<uint32_t>(offset + at);
               (void)blocks.GetOrLoad({pack, place}, [&] {
-                return Block::Decode(std::string_view(*window).substr(at, size), pack, place);
+                return Block::Decode(std::string_view(window).substr(at, size), pack, place);
               });
             }
           }};

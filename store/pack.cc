@@ -198,14 +198,12 @@ Result<std::shared_ptr<const Block>> Block::Decode(std::string_view record, Pack
       ZSTD_findFrameCompressedSize(frame.data(), frame.size()) != frame.size()) {
     return Fail(EIO, "{}: the frame has another size than the header says", Where(pack, offset));
   }
-  bool whole = false;
-  // The operation's second argument is not used: of libstdc++ 12 it is the capacity, not the size asked for.
-  block->bytes_.resize_and_overwrite(header.raw_bytes, [&](char* out, size_t) {
-    const size_t n = ZSTD_decompressDCtx(DecompressionContext(), out, header.raw_bytes, frame.data(), frame.size());
-    whole = n == header.raw_bytes;  // an error code is a number beyond any size
-    return whole ? n : 0;
-  });
-  if (!whole) return Fail(EIO, "{}: the frame does not decompress", Where(pack, offset));
+  block->bytes_ = BlockMemory(header.raw_bytes);
+  // An error code is a number beyond any size.
+  if (ZSTD_decompressDCtx(DecompressionContext(), block->bytes_.data(), header.raw_bytes, frame.data(), frame.size()) !=
+      header.raw_bytes) {
+    return Fail(EIO, "{}: the frame does not decompress", Where(pack, offset));
+  }
   return block;
 }
 
@@ -214,7 +212,7 @@ Result<size_t> BlockRecordBytes(std::string_view header, PackNumber pack, uint64
 }
 
 std::string_view Block::Bytes(size_t slot) const {
-  return std::string_view(bytes_).substr(starts_.at(slot), rows_.at(slot).length);
+  return {bytes_.data() + starts_.at(slot), rows_.at(slot).length};
 }
 
 Result<CompressedBlock> CompressBlock(const RawBlock& block, int zstd_level) {

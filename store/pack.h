@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "store/block_memory.h"
 #include "store/env.h"
 #include "store/object.h"
 #include "store/result.h"
@@ -60,12 +61,12 @@ class Block {
   const std::vector<BlockRow>& rows() const { return rows_; }
   std::string_view Bytes(size_t slot) const;
   size_t raw_bytes() const { return bytes_.size(); }  // of all its objects
-  size_t memory_bytes() const { return bytes_.size() + rows_.size() * sizeof(BlockRow) * 2; }
+  size_t memory_bytes() const { return bytes_.taken_bytes() + rows_.size() * sizeof(BlockRow) * 2; }
 
  private:
   std::vector<BlockRow> rows_;
   std::vector<uint32_t> starts_;
-  std::string bytes_;
+  BlockMemory bytes_;
 };
 // Compresses into a record body that is independent of its place (header and place are put on by Append). Thread-safe.
 struct CompressedBlock {

@@ -49,10 +49,29 @@ TEST_F(BlockPrefetcherTest, TwoBlocksInARowBringTheNextOnes) {
   prefetcher_->Note(At(1, 10));
   prefetcher_->Note(At(1, 10));
   prefetcher_->Note(At(1, 11));
-  EXPECT_TRUE(WaitFor(1, 12));
-  EXPECT_TRUE(WaitFor(1, 31));  // 20 blocks behind the end of block 11, and no more than the window that reaches them
+  EXPECT_TRUE(WaitFor(1, 13));
   prefetcher_.reset();
-  EXPECT_EQ(decoded(), 20u);
+  EXPECT_EQ(decoded(), 2u);
+}
+
+TEST_F(BlockPrefetcherTest, WhoReadsOnIsReadAheadForFurther) {
+  for (uint32_t block = 10; block < 40; ++block) {
+    prefetcher_->Note(At(1, block));
+    if (block > 10) {
+      EXPECT_TRUE(WaitFor(1, block + 1));
+    }
+  }
+  EXPECT_TRUE(WaitFor(1, 59));  // 20 blocks behind the end of block 39, and no more than the window that reaches them
+  prefetcher_.reset();
+  EXPECT_EQ(decoded(), 48u);
+}
+
+// Two files that lie in blocks side by side, then one block in six: as much is read ahead as the two earned.
+TEST_F(BlockPrefetcherTest, WhoGoesOverMostBlocksIsNotReadAheadForOn) {
+  prefetcher_->Note(At(1, 0));
+  for (uint32_t block = 1; block < 100; block += 6) prefetcher_->Note(At(1, block));
+  prefetcher_.reset();
+  EXPECT_LE(decoded(), 4u);
 }
 
 TEST_F(BlockPrefetcherTest, FollowsAReaderToTheEndOfThePack) {
@@ -91,7 +110,7 @@ TEST_F(BlockPrefetcherTest, WhatAReaderComesIntoIsNotReadAgain) {
   });
   prefetcher_->Note(At(1, 10));
   prefetcher_->Note(At(1, 11));
-  EXPECT_TRUE(WaitFor(1, 34));  // 20 blocks behind the end of block 14; none twice
+  EXPECT_TRUE(WaitFor(1, 20));  // six blocks, of the credit of three; none twice
   prefetcher_.reset();
 }
 
