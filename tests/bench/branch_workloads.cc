@@ -104,9 +104,9 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
                           {prepared(fresh_edit, edit), task.command(edit)},
                           {prepared(fresh_overlay, merged), task.command(merged)}});
   }
-  // Ten thousand new files: the commit, against an import of the same tree from a directory. Each time with other bytes, so
-  // that nothing is known already.
-  const std::string scratch = Quote(fixture.scratch()), tree = Quote(fixture.scratch() + "-tree");
+  // Ten thousand new files: the commit, against an import of the same tree from a directory into the same library. Each time
+  // with other bytes, so that nothing is known already.
+  const std::string tree = Quote(fixture.scratch() + "-tree");
   const auto unpack = [tar](const std::string& directory) {
     return fmt::format("d={0}; mkdir -p $d && tar -xf {1} -C $d && find $d -type f -exec perl -e "
                        "'for (@ARGV) {{ open(my $f, \">>\", $_) or die; print $f rand() }}' {{}} +",
@@ -118,13 +118,12 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
                            Run(unpack(Quote(edit + "/") + "new-$(date +%s%N)"));
                          },
                          fixture.mirage("umount " + Quote(edit))},
-                        {[=, &fixture] {
+                        {[=] {
                            make_tar();
-                           Run("rm -rf " + tree + " " + scratch);
+                           Run("rm -rf " + tree);
                            Run(unpack(tree));
-                           Run(Quote(fixture.binary()) + " -q -L " + scratch + " init");
                          },
-                         Quote(fixture.binary()) + " -q -L " + scratch + " import " + tree + " new"}});
+                         fixture.mirage("import " + tree + " new-$(date +%s%N)")}});
 }
 
 }  // namespace mirage::bench
