@@ -249,8 +249,7 @@ Result<std::optional<FoundMount>> FindMount(const std::string& mountpoint) {
   FoundMount mount{.mountpoint = canonical, .library = found->source, .overlay_id = ""};
   const bool writable = ("," + found->super_options + ",").find(",rw,") != std::string::npos;
   if (!writable) return mount;
-  ASSIGN_OR_RETURN(const auto library, Library::Open(found->source, {}));
-  ASSIGN_OR_RETURN(const auto overlays, ListOverlays(*library));
+  ASSIGN_OR_RETURN(const auto overlays, ListOverlays(Env::Default(), found->source));
   for (const OverlayInfo& overlay : overlays) {
     if (overlay.mountpoint == canonical && (mount.overlay_id.empty() || overlay.mounted)) mount.overlay_id = overlay.id;
   }
@@ -262,8 +261,8 @@ Result<std::optional<FoundMount>> FindMount(const std::string& mountpoint) {
 namespace {
 
 // One request to an overlay's daemon and its reply; an error that it replied is the result.
-Result<Json> Converse(Library& library, const std::string& overlay_id, const Json& request) {
-  const std::string directory = library.overlays_path() + "/" + overlay_id;
+Result<Json> Converse(const std::string& library_path, const std::string& overlay_id, const Json& request) {
+  const std::string directory = OverlayPath(library_path, overlay_id);
   const int directory_fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (directory_fd < 0) return FailErrno(errno, "overlay " + overlay_id);
   ASSIGN_OR_RETURN(const sockaddr_un address, SocketAddress(directory_fd));
@@ -290,8 +289,9 @@ Result<Json> Converse(Library& library, const std::string& overlay_id, const Jso
 
 }  // namespace
 
-Result<UnmountResult> ControlUnmount(Library& library, const std::string& overlay_id, const UnmountRequest& request) {
-  ASSIGN_OR_RETURN(const Json reply, Converse(library, overlay_id,
+Result<UnmountResult> ControlUnmount(const std::string& library_path, const std::string& overlay_id,
+                                     const UnmountRequest& request) {
+  ASSIGN_OR_RETURN(const Json reply, Converse(library_path, overlay_id,
                                               {{"do", "unmount"},
                                                {"message", ToJson(request.message)},
                                                {"tag", request.tag},
@@ -315,8 +315,8 @@ Result<UnmountResult> ControlUnmount(Library& library, const std::string& overla
   }
 }
 
-Result<std::string> ControlView(Library& library, const std::string& overlay_id) {
-  ASSIGN_OR_RETURN(const Json reply, Converse(library, overlay_id, {{"do", "view"}}));
+Result<std::string> ControlView(const std::string& library_path, const std::string& overlay_id) {
+  ASSIGN_OR_RETURN(const Json reply, Converse(library_path, overlay_id, {{"do", "view"}}));
   try {
     return FromJson(reply, "database");
   } catch (const Json::exception& e) {

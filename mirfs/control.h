@@ -40,11 +40,12 @@ struct UnmountResult {
 };
 
 // Asks the daemon of an overlay to sync, unmount and commit, and waits for the result. ENOENT, ECONNREFUSED: no daemon.
-// EBUSY: nothing has happened; the message names who uses the mount.
-Result<UnmountResult> ControlUnmount(Library& library, const std::string& overlay_id, const UnmountRequest& request);
+// EBUSY: nothing has happened; the message names who uses the mount. The library need not be opened here.
+Result<UnmountResult> ControlUnmount(const std::string& library_path, const std::string& overlay_id,
+                                     const UnmountRequest& request);
 
 // Asks the daemon of an overlay to write out what it and the kernel hold and to copy its database; gives the copy's path.
-Result<std::string> ControlView(Library& library, const std::string& overlay_id);
+Result<std::string> ControlView(const std::string& library_path, const std::string& overlay_id);
 
 // What is mounted on a mount point, from /proc/self/mountinfo. nullopt: nothing of ours.
 struct FoundMount {

@@ -121,18 +121,20 @@ bool IsId(const std::string& id) {
   return !id.empty() && id.size() <= 64 && id.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-Result<OverlayInfo> ReadInfo(Library& library, const std::string& id) {
-  const std::string path = library.overlays_path() + "/" + id;
-  auto text = ReadWholeFile(library.env(), path + "/overlay.json", kMaxRecordBytes);
+Result<OverlayInfo> ReadInfo(Env& env, const std::string& library_path, const std::string& id) {
+  auto text = ReadWholeFile(env, OverlayPath(library_path, id) + "/overlay.json", kMaxRecordBytes);
   if (!text) {
     if (text.error().code == ENOENT) return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
     return tl::make_unexpected(std::move(text).error());
   }
   return DecodeInfo(id, *text);
 }
+Result<OverlayInfo> ReadInfo(Library& library, const std::string& id) {
+  return ReadInfo(library.env(), library.path(), id);
+}
 
 Result<FileLock> LockOverlay(Library& library, const std::string& id) {
-  auto lock = FileLock::Acquire(library.env(), library.overlays_path() + "/" + id + "/lock", LockMode::kExclusive,
+  auto lock = FileLock::Acquire(library.env(), OverlayPath(library.path(), id) + "/lock", LockMode::kExclusive,
                                 kLockWaitMs, "overlay " + id);
   if (!lock && lock.error().code == EAGAIN) {
     return Fail(EBUSY, "overlay {}: it is mounted or being committed; unmount it first ({})", id, lock.error().message);
@@ -163,8 +165,12 @@ const char* OverlayStateName(OverlayInfo::State state) {
   return "active";
 }
 
-Result<std::vector<OverlayInfo>> ListOverlays(Library& library) {
-  auto names = library.env().List(library.overlays_path());
+std::string OverlayPath(const std::string& library_path, const std::string& id) { return library_path + "/overlays/" + id; }
+
+Result<std::vector<OverlayInfo>> ListOverlays(Library& library) { return ListOverlays(library.env(), library.path()); }
+
+Result<std::vector<OverlayInfo>> ListOverlays(Env& env, const std::string& library_path) {
+  auto names = env.List(OverlayPath(library_path, ""));
   if (!names) {
     if (names.error().code == ENOENT) return std::vector<OverlayInfo>();
     return tl::make_unexpected(std::move(names).error());
@@ -172,7 +178,7 @@ Result<std::vector<OverlayInfo>> ListOverlays(Library& library) {
   std::vector<OverlayInfo> overlays;
   for (const std::string& id : *names) {
     if (!IsId(id)) continue;
-    auto info = ReadInfo(library, id);
+    auto info = ReadInfo(env, library_path, id);
     if (!info && info.error().code == ENOENT) continue;  // being made, or being removed
     if (!info) {
       OverlayInfo broken;
@@ -180,8 +186,7 @@ Result<std::vector<OverlayInfo>> ListOverlays(Library& library) {
       broken.error = info.error().message;
       info = broken;
     }
-    const auto lock = FileLock::Acquire(library.env(), library.overlays_path() + "/" + id + "/lock", LockMode::kShared,
-                                        0, "overlay list");
+    const auto lock = FileLock::Acquire(env, OverlayPath(library_path, id) + "/lock", LockMode::kShared, 0, "overlay list");
     info->mounted = !lock && lock.error().code == EAGAIN;
     overlays.push_back(std::move(*info));
   }
@@ -202,7 +207,7 @@ Result<OverlayInfo> FindOverlay(Library& library, const std::string& id) {
 }
 
 Status DiscardOverlay(Library& library, const std::string& id) {
-  const std::string path = library.overlays_path() + "/" + id;
+  const std::string path = OverlayPath(library.path(), id);
   if (!IsId(id) || !library.env().Stat(path)) {
     return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
   }
@@ -244,7 +249,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateO
   info.detached = options.detached;
   info.created = ::time(nullptr);
   ASSIGN_OR_RETURN(info.id, NewId());
-  const std::string path = library.overlays_path() + "/" + info.id;
+  const std::string path = OverlayPath(library.path(), info.id);
   if (auto made = library.env().MakeDirectory(library.overlays_path(), 0700); !made && made.error().code != EEXIST) {
     return tl::make_unexpected(std::move(made).error());
   }
@@ -268,7 +273,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::stri
   ASSIGN_OR_RETURN(auto lock, LockOverlay(library, id));
   ASSIGN_OR_RETURN(auto info, ReadInfo(library, id));  // as the last holder left it
   auto overlay =
-      std::unique_ptr<Overlay>(new Overlay(library, library.overlays_path() + "/" + id, info, std::move(lock)));
+      std::unique_ptr<Overlay>(new Overlay(library, OverlayPath(library.path(), id), info, std::move(lock)));
   static_cast<void>(RemoveTree(library.env(), overlay->path_ + "/views"));
   TRY(overlay->OpenDb(false));
   return overlay;
@@ -276,7 +281,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::stri
 
 Result<std::unique_ptr<Overlay>> Overlay::OpenView(Library& library, const std::string& id, const std::string& database) {
   ASSIGN_OR_RETURN(auto info, ReadInfo(library, id));
-  auto overlay = std::unique_ptr<Overlay>(new Overlay(library, library.overlays_path() + "/" + id, info, std::nullopt));
+  auto overlay = std::unique_ptr<Overlay>(new Overlay(library, OverlayPath(library.path(), id), info, std::nullopt));
   ASSIGN_OR_RETURN(overlay->db_, OverlayDb::Open(library.env(), database, false));
   overlay->view_ = database;
   return overlay;

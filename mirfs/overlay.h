@@ -49,6 +49,9 @@ const char* OverlayStateName(OverlayInfo::State state);  // "active", "unmounted
 
 // All overlays, oldest first. One that cannot be read is listed with its id, and the trouble in `error`.
 Result<std::vector<OverlayInfo>> ListOverlays(Library& library);
+// The same of a library that need not be opened.
+Result<std::vector<OverlayInfo>> ListOverlays(Env& env, const std::string& library_path);
+std::string OverlayPath(const std::string& library_path, const std::string& id);
 // One overlay by its id or an unambiguous beginning of it. ENOENT, EINVAL (ambiguous).
 Result<OverlayInfo> FindOverlay(Library& library, const std::string& id);
 // Removes an overlay and what is in it. EBUSY: it is mounted. ENOENT: none of that id.

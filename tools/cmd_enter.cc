@@ -133,7 +133,7 @@ Result<int> Run(Session& session, const Arguments& given) {
   request.message = given.message;
   request.tag = given.tag;
   request.author = WhoAmI();
-  auto ended = ControlUnmount(*library, mount->overlay_id, request);
+  auto ended = ControlUnmount(library->path(), mount->overlay_id, request);
   if (ended) rmdir(root.c_str());
   if (!ended) return tl::make_unexpected(std::move(ended).error());
   if (!code) return tl::make_unexpected(code.error());

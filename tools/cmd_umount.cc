@@ -39,9 +39,7 @@ Result<int> UnmountReadOnly(Session& session, const Arguments& arguments, const 
 
 Result<int> UnmountEdit(Session& session, const Arguments& arguments, const FoundMount& mount) {
   if (!arguments.request.tag.empty()) TRY(CheckTagName(arguments.request.tag));
-  session.library_path = mount.library;
-  ASSIGN_OR_RETURN(const auto library, session.Open());
-  auto ended = ControlUnmount(*library, mount.overlay_id, arguments.request);
+  auto ended = ControlUnmount(mount.library, mount.overlay_id, arguments.request);
   if (!ended && (ended.error().code == ENOENT || ended.error().code == ECONNREFUSED)) {
     // Killed: nothing is lost that was synced, but nothing is committed that nobody asked for.
     TRY(Unmount(mount.mountpoint, true));

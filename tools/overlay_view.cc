@@ -8,7 +8,7 @@ namespace mirage {
 Result<std::unique_ptr<Overlay>> LookAtOverlay(Library& library, const std::string& id) {
   ASSIGN_OR_RETURN(const OverlayInfo info, FindOverlay(library, id));
   if (!info.mounted) return Overlay::Open(library, info.id);
-  ASSIGN_OR_RETURN(const std::string database, ControlView(library, info.id));
+  ASSIGN_OR_RETURN(const std::string database, ControlView(library.path(), info.id));
   return Overlay::OpenView(library, info.id, database);
 }
 

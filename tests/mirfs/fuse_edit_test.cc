@@ -39,7 +39,7 @@ class EditMountTest : public DirectoryLibraryTest {
     return overlays.empty() ? "" : overlays[0].id;
   }
   std::optional<Published> Commit() {
-    auto result = Must(ControlUnmount(*library_, OverlayId(), {}));
+    auto result = Must(ControlUnmount(library_->path(), OverlayId(), {}));
     Must(library_->Refresh());
     return result.version;
   }

@@ -53,7 +53,7 @@ class MountModelTest : public DirectoryLibraryTest {
   }
   void UnmountAndResume() {
     const std::string id = Only().id;
-    EXPECT_TRUE(Must(ControlUnmount(*library_, id, {})).kept);
+    EXPECT_TRUE(Must(ControlUnmount(library_->path(), id, {})).kept);
     Mount("resume=" + id);
   }
 
@@ -206,7 +206,7 @@ class MountModelTest : public DirectoryLibraryTest {
     if (root >= 0) close(root);
     close(model);
     EXPECT_EQ("", Difference(source(), mount()));
-    const auto version = Must(ControlUnmount(*library_, Only().id, {.message = "", .tag = "", .discard = false, .author = "", .commit = true})).version;
+    const auto version = Must(ControlUnmount(library_->path(), Only().id, {.message = "", .tag = "", .discard = false, .author = "", .commit = true})).version;
     ASSERT_TRUE(version);
     Mount("edit=main");
     EXPECT_EQ("", Difference(source(), mount()));

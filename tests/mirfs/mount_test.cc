@@ -278,7 +278,7 @@ TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {
   Start("edit=debian,message=mounted");
   MustRun("echo edited > " + mountpoint() + "/etc/motd");
   const auto result = Must(
-      ControlUnmount(*library_, OverlayId(), {.message = "said", .tag = "done", .discard = false, .author = "me"}));
+      ControlUnmount(library_->path(), OverlayId(), {.message = "said", .tag = "done", .discard = false, .author = "me"}));
   ASSERT_TRUE(result.version);
   EXPECT_EQ(result.version->tag, "done");
   EXPECT_EQ(WaitForEnd(), 0);
@@ -292,7 +292,7 @@ TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {
 TEST_F(MountTest, NothingChangedIsNoVersion) {
   Start("edit=debian");
   MustRun("cat " + mountpoint() + "/etc/motd");
-  const auto result = Must(ControlUnmount(*library_, OverlayId(), {}));
+  const auto result = Must(ControlUnmount(library_->path(), OverlayId(), {}));
   EXPECT_FALSE(result.version);
   EXPECT_EQ(WaitForEnd(), 0);
   EXPECT_EQ(Head(), "v1 hello\n");
@@ -301,7 +301,7 @@ TEST_F(MountTest, NothingChangedIsNoVersion) {
 TEST_F(MountTest, DiscardLeavesNothing) {
   Start("edit=debian");
   MustRun("echo edited > " + mountpoint() + "/etc/motd");
-  EXPECT_TRUE(Must(ControlUnmount(*library_, OverlayId(), {.message = "", .tag = "", .discard = true, .author = ""}))
+  EXPECT_TRUE(Must(ControlUnmount(library_->path(), OverlayId(), {.message = "", .tag = "", .discard = true, .author = ""}))
                   .discarded);
   EXPECT_EQ(WaitForEnd(), 0);
   EXPECT_EQ(Head(), "v1 hello\n");
@@ -318,7 +318,7 @@ TEST_F(MountTest, BusyNamesTheUsersAndDoesNothing) {
     _exit(127);
   }
   ASSERT_TRUE(Within10s("readlink /proc/" + std::to_string(user) + "/cwd | grep -q mount"));
-  const auto refused = ControlUnmount(*library_, OverlayId(), {});
+  const auto refused = ControlUnmount(library_->path(), OverlayId(), {});
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, EBUSY);
   EXPECT_NE(refused.error().message.find("sleep (pid " + std::to_string(user)), std::string::npos)
@@ -326,7 +326,7 @@ TEST_F(MountTest, BusyNamesTheUsersAndDoesNothing) {
   EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");
   kill(user, SIGKILL);
   waitpid(user, nullptr, 0);
-  EXPECT_TRUE(Must(ControlUnmount(*library_, OverlayId(), {})).version);
+  EXPECT_TRUE(Must(ControlUnmount(library_->path(), OverlayId(), {})).version);
   EXPECT_EQ(WaitForEnd(), 0);
 }
 
@@ -387,7 +387,7 @@ TEST_F(MountTest, DetachedWaitsToBeTold) {
   Start("edit=debian");  // commits what is due, and this is not
   const auto overlays = Must(ListOverlays(*library_));
   ASSERT_EQ(overlays.size(), 2u);
-  EXPECT_FALSE(Must(ControlUnmount(*library_, overlays[overlays[0].id == id ? 1 : 0].id, {})).version);
+  EXPECT_FALSE(Must(ControlUnmount(library_->path(), overlays[overlays[0].id == id ? 1 : 0].id, {})).version);
   EXPECT_EQ(WaitForEnd(), 0);
   EXPECT_EQ(Head(), "v1 hello\n");
   EXPECT_TRUE(Must(CommitOverlay(*library_, id, {})));
@@ -424,7 +424,7 @@ TEST_F(MountTest, AKilledDaemonsOverlayIsNeverCommittedUnasked) {
   EXPECT_EQ(OverlayId(), id);
   Start("resume=" + id);
   EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");
-  EXPECT_TRUE(Must(ControlUnmount(*library_, id, {})).version);
+  EXPECT_TRUE(Must(ControlUnmount(library_->path(), id, {})).version);
   EXPECT_EQ(WaitForEnd(), 0);
   EXPECT_EQ(Head(), "v2 edited\n");
 }
