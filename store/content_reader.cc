@@ -1,6 +1,8 @@
 #include "store/content_reader.h"
 
 #include <algorithm>
+#include <array>
+#include <mutex>
 #include <utility>
 
 #include "store/sharded_cache.h"
@@ -34,6 +36,49 @@ constexpr size_t kLargestNodeBytes = 40 << 10;  // 1024 segments
 // Gets the chunk's id (zero: a hole), the chunk's place in the content and its length; false: enough.
 using VisitChunk = std::function<Result<bool>(const ObjectId& chunk, uint64_t start, uint64_t length)>;
 
+struct FoundBlock {
+  std::shared_ptr<const Block> block;
+  uint16_t slot;
+
+  bool Holds(const ObjectId& chunk) const {
+    if (slot >= block->rows().size()) return false;
+    const BlockRow& row = block->rows()[slot];
+    return row.kind == ObjectKind::kChunk && row.id == chunk;
+  }
+};
+
+// The chunks of a content mostly lie one behind the other, and so do the contents of a tree: a look at the next row of the block
+// before saves one into the index, a tenth of what a long read, or a scan of small files, takes.
+std::optional<FoundBlock> NextIn(const std::optional<FoundBlock>& before, const ObjectId& chunk) {
+  if (!before) return std::nullopt;
+  FoundBlock next{before->block, static_cast<uint16_t>(before->slot + 1)};
+  return next.slot > before->slot && next.Holds(chunk) ? std::optional(std::move(next)) : std::nullopt;
+}
+
+// Where the last few reads ended. Keeps their blocks alive. Thread-safe.
+class RecentPlaces {
+ public:
+  std::optional<FoundBlock> Find(const ObjectId& chunk) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& place : places_) {
+      if (place && place->Holds(chunk)) return place;
+      if (auto next = NextIn(place, chunk)) return next;
+    }
+    return std::nullopt;
+  }
+  void Note(const FoundBlock& last) {
+    const std::lock_guard lock(mutex_);
+    auto place = std::find_if(places_.begin(), places_.end(), [&](const auto& p) { return p && p->block == last.block; });
+    if (place == places_.end()) --place;
+    *place = last;
+    std::rotate(places_.begin(), place, place + 1);  // the most recent first
+  }
+
+ private:
+  std::mutex mutex_;
+  std::array<std::optional<FoundBlock>, 4> places_;  // guarded by it
+};
+
 }  // namespace
 
 struct ContentReader::Impl {
@@ -41,20 +86,9 @@ struct ContentReader::Impl {
   const ChunkStore& chunks;
   mutable ShardedCache<NodeKey, SegmentList, NodeKeyHash> nodes;
 
-  struct FoundBlock {
-    std::shared_ptr<const Block> block;
-    uint16_t slot;
-  };
+  mutable RecentPlaces recent;
+
   Result<std::optional<FoundBlock>> FindBlock(const ObjectId& chunk, std::optional<Location> location) const;
-  // The chunks of a content mostly lie one behind the other: a look at the next row of the block before saves one into the
-  // index: a tenth of what a long read takes.
-  static std::optional<FoundBlock> NextIn(const std::optional<FoundBlock>& before, const ObjectId& chunk) {
-    if (!before || before->slot + size_t{1} >= before->block->rows().size()) return std::nullopt;
-    const auto slot = static_cast<uint16_t>(before->slot + 1);
-    const BlockRow& row = before->block->rows()[slot];
-    if (row.kind != ObjectKind::kChunk || row.id != chunk) return std::nullopt;
-    return FoundBlock{before->block, slot};
-  }
   Result<std::shared_ptr<const SegmentList>> LoadNode(const NodeKey& key) const;
   Result<std::shared_ptr<const SegmentList>> GetNode(const NodeKey& key) const {
     return nodes.GetOrLoad(key, [&] { return LoadNode(key); });
@@ -63,16 +97,17 @@ struct ContentReader::Impl {
                          const VisitChunk& visit) const;
   // From the segment that holds `offset` on.
   Status VisitChunks(const ObjectId& content, uint64_t size, uint64_t offset, const VisitChunk& visit) const;
-  // `location`: where the chunk lies, if that was looked up already. `before`: where the chunk before it was found, and then
-  // where this one was.
-  Status AppendChunk(const ObjectId& chunk, const std::optional<Location>& location, uint64_t chunk_bytes, size_t from,
-                     size_t length, Pieces* out, std::optional<FoundBlock>* before) const;
+  // `before`: where the chunk before it was found, and then where this one was.
+  Status AppendChunk(const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length, Pieces* out,
+                     std::optional<FoundBlock>* before) const;
+  static Status AppendFound(const FoundBlock& found, const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length,
+                            Pieces* out);
 };
 
 // A collection may take a pack away between the two looks, if the snapshot was swapped meanwhile: then the new one knows
 // where the chunk lies now.
-Result<std::optional<ContentReader::Impl::FoundBlock>> ContentReader::Impl::FindBlock(
-    const ObjectId& chunk, std::optional<Location> location) const {
+Result<std::optional<FoundBlock>> ContentReader::Impl::FindBlock(const ObjectId& chunk,
+                                                                 std::optional<Location> location) const {
   for (std::optional<Location> before;;) {
     if (!location) {
       ASSIGN_OR_RETURN(location, index.FindChunk(chunk));
@@ -149,29 +184,32 @@ Status ContentReader::Impl::VisitChunks(const ObjectId& content, uint64_t size, 
   return {};
 }
 
-Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, const std::optional<Location>& location,
-                                        uint64_t chunk_bytes, size_t from, size_t length, Pieces* out,
+Status ContentReader::Impl::AppendChunk(const ObjectId& chunk, uint64_t chunk_bytes, size_t from, size_t length, Pieces* out,
                                         std::optional<FoundBlock>* before) const {
-  auto found = NextIn(*before, chunk);
+  auto found = *before ? NextIn(*before, chunk) : recent.Find(chunk);
   if (!found) {
-    ASSIGN_OR_RETURN(found, FindBlock(chunk, location));
+    ASSIGN_OR_RETURN(found, FindBlock(chunk, std::nullopt));
   }
   if (!found) return Fail(EIO, "chunk {}: missing from the library", chunk.Hex());
-  const Block& block = *found->block;
-  if (found->slot >= block.rows().size()) {
-    return Fail(EIO, "chunk {}: the index names a row that its block has not", chunk.Hex());
-  }
-  const BlockRow& row = block.rows()[found->slot];
-  if (row.kind != ObjectKind::kChunk || row.id != chunk || row.length != chunk_bytes) {
-    return Fail(EIO, "chunk {}: another object lies where the index says", chunk.Hex());
-  }
-  out->Add(block.Bytes(found->slot).substr(from, length), found->block);
+  TRY(AppendFound(*found, chunk, chunk_bytes, from, length, out));
   *before = std::move(found);
   return {};
 }
 
+Status ContentReader::Impl::AppendFound(const FoundBlock& found, const ObjectId& chunk, uint64_t chunk_bytes, size_t from,
+                                        size_t length, Pieces* out) {
+  if (found.slot >= found.block->rows().size()) {
+    return Fail(EIO, "chunk {}: the index names a row that its block has not", chunk.Hex());
+  }
+  if (!found.Holds(chunk) || found.block->rows()[found.slot].length != chunk_bytes) {
+    return Fail(EIO, "chunk {}: another object lies where the index says", chunk.Hex());
+  }
+  out->Add(found.block->Bytes(found.slot).substr(from, length), found.block);
+  return {};
+}
+
 ContentReader::ContentReader(const ChunkIndex& index, const ChunkStore& chunks, size_t list_cache_bytes)
-    : impl_(new Impl{index, chunks, {list_cache_bytes, kLargestNodeBytes}}) {}
+    : impl_(new Impl{index, chunks, {list_cache_bytes, kLargestNodeBytes}, {}}) {}
 
 ContentReader::~ContentReader() = default;
 
@@ -185,17 +223,25 @@ Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offs
 
 Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offset, size_t length, Pieces* out) const {
   if (offset >= size || length == 0) return {};
-  std::optional<Impl::FoundBlock> before;
   if (size <= kOneChunkBytes) {
     // Most likely one chunk, whose id is then the content's: one look into the index, where the list's way takes three.
-    ASSIGN_OR_RETURN(const auto location, impl_->index.FindChunk(content));
-    if (location) {
-      return impl_->AppendChunk(content, location, size, static_cast<size_t>(offset),
-                                static_cast<size_t>(std::min<uint64_t>(length, size - offset)), out, &before);
+    auto found = impl_->recent.Find(content);
+    if (!found) {
+      ASSIGN_OR_RETURN(const auto location, impl_->index.FindChunk(content));
+      if (location) {
+        ASSIGN_OR_RETURN(found, impl_->FindBlock(content, location));
+        if (!found) return Fail(EIO, "chunk {}: missing from the library", content.Hex());
+      }
+    }
+    if (found) {
+      impl_->recent.Note(*found);
+      return Impl::AppendFound(*found, content, size, static_cast<size_t>(offset),
+                               static_cast<size_t>(std::min<uint64_t>(length, size - offset)), out);
     }
   }
   const uint64_t end = offset + std::min<uint64_t>(length, size - offset);
   const size_t bytes_before = out->size();
+  std::optional<FoundBlock> before;
   const Status status = impl_->VisitChunks(
       content, size, offset, [&](const ObjectId& chunk, uint64_t start, uint64_t chunk_bytes) -> Result<bool> {
         const uint64_t from = std::max(offset, start);
@@ -203,11 +249,11 @@ Status ContentReader::Read(const ObjectId& content, uint64_t size, uint64_t offs
         if (chunk.IsZero()) {
           out->AddZeros(wanted);
         } else {
-          TRY(impl_->AppendChunk(chunk, std::nullopt, chunk_bytes, static_cast<size_t>(from - start), wanted, out,
-                                  &before));
+          TRY(impl_->AppendChunk(chunk, chunk_bytes, static_cast<size_t>(from - start), wanted, out, &before));
         }
         return start + chunk_bytes < end;
       });
+  if (before) impl_->recent.Note(*before);
   if (!status) out->ShrinkTo(bytes_before);
   return status;
 }
