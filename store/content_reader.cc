@@ -31,6 +31,7 @@ struct NodeKeyHash {
 };
 
 constexpr uint64_t kOneChunkBytes = 64 << 10;
+constexpr int kMostChunksARead = 16;  // usually
 constexpr size_t kLargestNodeBytes = 40 << 10;  // 1024 segments
 
 // Gets the chunk's id (zero: a hole), the chunk's place in the content and its length; false: enough.
@@ -68,7 +69,10 @@ class RecentPlaces {
   }
   void Note(const FoundBlock& last) {
     const std::lock_guard lock(mutex_);
-    auto place = std::find_if(places_.begin(), places_.end(), [&](const auto& p) { return p && p->block == last.block; });
+    // Two may be in one block, each at its own place: who came here was a little before.
+    auto place = std::find_if(places_.begin(), places_.end(), [&](const auto& p) {
+      return p && p->block == last.block && p->slot <= last.slot && last.slot - p->slot <= kMostChunksARead;
+    });
     if (place == places_.end()) --place;
     *place = last;
     std::rotate(places_.begin(), place, place + 1);  // the most recent first

@@ -346,6 +346,30 @@ TEST_F(ContentTest, ReadersShareOneDecoding) {
   EXPECT_EQ(store_.chunks().statistics().misses, 1U);
 }
 
+TEST_F(ContentTest, WhatLiesBehindTheLastReadIsFoundWithoutTheIndex) {
+  std::vector<std::string> bytes;
+  std::vector<Written> contents(200);
+  for (uint64_t i = 0; i < contents.size(); ++i) {
+    bytes.push_back(RandomBytes(2000, i + 1));
+    Must(writer_.Put(bytes.back(), Into(&contents[i])));
+  }
+  Must(writer_.Flush());
+  EXPECT_EQ(Read(contents[0], 0, 2000), bytes[0]);
+  EXPECT_EQ(Read(contents[100], 0, 2000), bytes[100]);
+  store_.index.clear();
+  for (size_t i = 1; i < 100; ++i) {  // two readers in turn
+    ASSERT_TRUE(Read(contents[i], 0, 2000) == bytes[i]) << i;
+    ASSERT_TRUE(Read(contents[i], 500, 100) == bytes[i].substr(500, 100)) << i;
+    ASSERT_TRUE(Read(contents[100 + i], 0, 2000) == bytes[100 + i]) << i;
+  }
+  std::string out;
+  for (const size_t elsewhere : {0, 50, 150}) {
+    const Status status = reader_.Read(contents[elsewhere].id, 2000, 0, 2000, &out);
+    ASSERT_FALSE(status) << elsewhere;
+    EXPECT_EQ(status.error().code, ENOENT);
+  }
+}
+
 TEST(ChunkStoreCache, KeepsItsLimit) {
   MemoryStore store(1 << 20);
   ContentWriter writer(store, store, TwoThreads());
