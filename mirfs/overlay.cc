@@ -165,12 +165,14 @@ const char* OverlayStateName(OverlayInfo::State state) {
   return "active";
 }
 
-std::string OverlayPath(const std::string& library_path, const std::string& id) { return library_path + "/overlays/" + id; }
+std::string OverlayPath(const std::string& library_path, const std::string& id) {
+  return Library::OverlaysPath(library_path) + "/" + id;
+}
 
 Result<std::vector<OverlayInfo>> ListOverlays(Library& library) { return ListOverlays(library.env(), library.path()); }
 
 Result<std::vector<OverlayInfo>> ListOverlays(Env& env, const std::string& library_path) {
-  auto names = env.List(OverlayPath(library_path, ""));
+  auto names = env.List(Library::OverlaysPath(library_path));
   if (!names) {
     if (names.error().code == ENOENT) return std::vector<OverlayInfo>();
     return tl::make_unexpected(std::move(names).error());

@@ -44,10 +44,9 @@ void BlockPrefetcher::Note(const Location& location) {
   stream->end = uint64_t{location.offset} + location.record_bytes;
   stream->ahead = std::max(stream->ahead, stream->end);
   stream->used = ++tick_;
-  if (in_order) {
-    stream->credit = std::min(stream->credit + kCreditPerByte * location.record_bytes, static_cast<int64_t>(ahead_bytes_));
-  }
-  if (!in_order || !Wants(*stream)) return;
+  if (!in_order) return;
+  stream->credit = std::min(stream->credit + kCreditPerByte * location.record_bytes, static_cast<int64_t>(ahead_bytes_));
+  if (!Wants(*stream)) return;
   stream->reading = true;
   queue_.push_back(static_cast<size_t>(stream - streams_.data()));
   while (threads_.size() < thread_count_) threads_.emplace_back([this] { Run(); });

@@ -31,7 +31,7 @@ struct NodeKeyHash {
 };
 
 constexpr uint64_t kOneChunkBytes = 64 << 10;
-constexpr int kMostChunksARead = 16;  // usually
+constexpr int kRowsARead = 16;  // that one read goes on by, mostly
 constexpr size_t kLargestNodeBytes = 40 << 10;  // 1024 segments
 
 // Gets the chunk's id (zero: a hole), the chunk's place in the content and its length; false: enough.
@@ -41,9 +41,10 @@ struct FoundBlock {
   std::shared_ptr<const Block> block;
   uint16_t slot;
 
-  bool Holds(const ObjectId& chunk) const {
-    if (slot >= block->rows().size()) return false;
-    const BlockRow& row = block->rows()[slot];
+  bool Holds(const ObjectId& chunk) const { return HoldsIn(slot, chunk); }
+  bool HoldsIn(size_t row_slot, const ObjectId& chunk) const {
+    if (row_slot >= block->rows().size()) return false;
+    const BlockRow& row = block->rows()[row_slot];
     return row.kind == ObjectKind::kChunk && row.id == chunk;
   }
 };
@@ -51,9 +52,8 @@ struct FoundBlock {
 // The chunks of a content mostly lie one behind the other, and so do the contents of a tree: a look at the next row of the block
 // before saves one into the index, a tenth of what a long read, or a scan of small files, takes.
 std::optional<FoundBlock> NextIn(const std::optional<FoundBlock>& before, const ObjectId& chunk) {
-  if (!before) return std::nullopt;
-  FoundBlock next{before->block, static_cast<uint16_t>(before->slot + 1)};
-  return next.slot > before->slot && next.Holds(chunk) ? std::optional(std::move(next)) : std::nullopt;
+  if (!before || !before->HoldsIn(before->slot + size_t{1}, chunk)) return std::nullopt;
+  return FoundBlock{before->block, static_cast<uint16_t>(before->slot + 1)};
 }
 
 // Where the last few reads ended. Keeps their blocks alive. Thread-safe.
@@ -71,7 +71,7 @@ class RecentPlaces {
     const std::lock_guard lock(mutex_);
     // Two may be in one block, each at its own place: who came here was a little before.
     auto place = std::find_if(places_.begin(), places_.end(), [&](const auto& p) {
-      return p && p->block == last.block && p->slot <= last.slot && last.slot - p->slot <= kMostChunksARead;
+      return p && p->block == last.block && p->slot <= last.slot && last.slot - p->slot <= kRowsARead;
     });
     if (place == places_.end()) --place;
     *place = last;
@@ -89,7 +89,6 @@ struct ContentReader::Impl {
   const ChunkIndex& index;
   const ChunkStore& chunks;
   mutable ShardedCache<NodeKey, SegmentList, NodeKeyHash> nodes;
-
   mutable RecentPlaces recent;
 
   Result<std::optional<FoundBlock>> FindBlock(const ObjectId& chunk, std::optional<Location> location) const;

@@ -125,7 +125,8 @@ class Library : public std::enable_shared_from_this<Library> {
   Result<VersionLease> Lease(const ObjectId& manifest);
 
   std::string packs_path() const { return path_ + "/packs"; }
-  std::string overlays_path() const { return path_ + "/overlays"; }
+  std::string overlays_path() const { return OverlaysPath(path_); }
+  static std::string OverlaysPath(const std::string& library_path) { return library_path + "/overlays"; }
   std::string reserve_path() const { return path_ + "/reserve"; }
   std::string staging_path() const { return path_ + "/staging"; }
 
