@@ -1,6 +1,7 @@
 #include "store/block_prefetcher.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "store/give_way.h"
 
@@ -32,13 +33,16 @@ void BlockPrefetcher::Note(const Location& location) {
     // Blocks between two that are wanted are stepped over, as far as they were asked for anyway.
     if (location.offset <= std::max(candidate.end, candidate.ahead)) stream = &candidate;
   }
-  const bool in_order = stream != nullptr;
+  bool in_order = stream != nullptr;
   if (!in_order) {
+    const int64_t credit = location.offset == kPackHeaderBytes ? CreditOfWhoIsThrough() : 0;
+    in_order = credit > 0;
     stream = &*std::min_element(streams_.begin(), streams_.end(),
                                 [](const Stream& a, const Stream& b) { return a.used < b.used; });
     if (stream->reading) return;  // all are busy: eight readers are served, a ninth is not read ahead for
     *stream = {};
     stream->pack = location.pack;
+    stream->credit = credit;
   }
   stream->at = location.offset;
   stream->end = uint64_t{location.offset} + location.record_bytes;
@@ -51,6 +55,13 @@ void BlockPrefetcher::Note(const Location& location) {
   queue_.push_back(static_cast<size_t>(stream - streams_.data()));
   while (threads_.size() < thread_count_) threads_.emplace_back([this] { Run(); });
   wake_.notify_one();
+}
+
+int64_t BlockPrefetcher::CreditOfWhoIsThrough() {
+  for (Stream& stream : streams_) {
+    if (stream.exhausted && stream.end == stream.ahead) return std::exchange(stream.credit, 0);
+  }
+  return 0;
 }
 
 void BlockPrefetcher::Run() {

@@ -49,6 +49,9 @@ class BlockPrefetcher {
   static constexpr size_t kStreams = 8;
 
   void Run();
+  // A reader who has wanted a pack to its end and now the first block of another goes on there: what it has earned
+  // goes with it. 0: there is none. mutex_ held.
+  int64_t CreditOfWhoIsThrough();
   bool Wants(const Stream& stream) const {
     return !stream.reading && !stream.exhausted && stream.credit > 0 && stream.ahead < stream.end + ahead_bytes_;
   }

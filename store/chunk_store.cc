@@ -12,8 +12,9 @@
 namespace mirage {
 namespace {
 
-// What is asked for ahead of a reader in order, compressed: 24 blocks or so. The disk is asked for a window at a time.
-constexpr size_t kAheadBytes = 2 << 20;
+// What is asked for ahead of a reader in order, compressed: 48 blocks or so. The disk is asked for a window at a time, and four
+// of them keep it and two processors at work (2 MiB: 3 to 6 % longer for 1 GiB, 8 MiB: the same).
+constexpr size_t kAheadBytes = 4 << 20;
 constexpr size_t kWindowBytes = 1 << 20;
 constexpr size_t kBlockHeaderBytes = 32;
 

@@ -18,7 +18,6 @@ static_assert(std::endian::native == std::endian::little, "numbers are copied as
 constexpr std::string_view kPackMagic = "MIRAGEPK";
 constexpr uint32_t kPackVersion = 1;
 constexpr size_t kUuidBytes = 16;
-constexpr size_t kPackHeaderBytes = 48;
 constexpr uint32_t kBlockMagic = 0x4b4c424d;    // "MBLK"
 constexpr uint32_t kTrailerMagic = 0x444e454d;  // "MEND"
 constexpr size_t kBlockHeaderBytes = 32;

@@ -24,6 +24,7 @@ namespace mirage {
 constexpr size_t kBlockTargetBytes = 512 << 10;
 constexpr size_t kMaxBlockRawBytes = 4 << 20;    // what a decoder accepts
 constexpr size_t kMaxBlockRows = 65535;          // likewise
+constexpr size_t kPackHeaderBytes = 48;          // and behind it the first block
 constexpr uint64_t kPackTargetBytes = 64 << 20;
 constexpr uint64_t kMaxPackBytes = uint64_t{1} << 30;
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
@@ -47,8 +48,9 @@ Fixture::Fixture(const Options& options) : options_(options) {
   std::filesystem::create_directories(edit());
   std::filesystem::create_directories(native());
   try {
-    const uint64_t source_mib =
-        options_.source.empty() ? 512 : std::stoull(Output("du -sm " + Quote(options_.source) + " | cut -f1"));
+    const uint64_t source_mib = options_.source.empty()
+                                    ? std::max(512, options_.files / 20)  // 31 KB a file, see Generate
+                                    : std::stoull(Output("du -sm " + Quote(options_.source) + " | cut -f1"));
     const uint64_t image_mib = 2 * (source_mib * 3 / 2 + static_cast<uint64_t>(options_.big_mib)) + 512;
     Run(fmt::format("truncate -s {}M {} && mkfs.ext4 -q -F -i 4096 {}", image_mib, Quote(image()), Quote(image())));
     MountNative();

@@ -85,6 +85,27 @@ TEST_F(BlockPrefetcherTest, FollowsAReaderToTheEndOfThePack) {
   EXPECT_EQ(decoded(), 98u);  // all but the two that showed the order, each once
 }
 
+// Whoever comes to the first block of another pack without having read one to its end has earned nothing there.
+TEST_F(BlockPrefetcherTest, WhatIsEarnedGoesWithTheReaderIntoTheNextPack) {
+  prefetcher_->Note(At(3, 0));
+  for (uint32_t block = 80; block < 100; ++block) {
+    prefetcher_->Note(At(1, block));
+    if (block > 80) {
+      EXPECT_TRUE(WaitFor(1, std::min(block + 1, 99U)));
+    }
+  }
+  // The end is found by a thread that asks for more, in its own time.
+  for (PackNumber pack = 10;; ++pack) {
+    prefetcher_->Note(At(pack, 0));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    const std::lock_guard lock(mutex_);
+    if (decoded_.contains({pack, 1})) break;
+    ASSERT_LT(pack, 10'000u);
+  }
+  prefetcher_.reset();
+  EXPECT_FALSE(decoded_.contains({3, 1}));
+}
+
 TEST_F(BlockPrefetcherTest, ReadersAtRandomBringNothing) {
   for (const uint32_t block : {50, 3, 90, 17, 60, 2, 44, 80, 33, 71, 5}) prefetcher_->Note(At(1, block));
   prefetcher_.reset();
