@@ -21,7 +21,7 @@ tests="libgtest-dev debootstrap e2fsprogs fdisk attr acl libcap2-bin cryptsetup-
 more=""
 case ${1:-} in
   "") ;;
-  bench) more="restic borgbackup casync bup squashfs-tools squashfuse erofs-utils guestfish" ;;
+  bench) more="restic borgbackup casync bup squashfs-tools squashfuse erofs-utils fuse-overlayfs guestfish" ;;
   full) more="buildah systemd-container" ;;
   fuzz) more="clang-16 libclang-rt-16-dev" ;;
   *) echo "usage: setup.sh [bench | full | fuzz]" >&2; exit 2 ;;

@@ -1,5 +1,6 @@
-// An edit mount beside kernel overlayfs on ext4 over the same lower files: each pair begins with a fresh overlay on either
-// side, both with their upper files on the working directory's own filesystem.
+// An edit mount beside kernel overlayfs on ext4 over the same lower files, and beside fuse-overlayfs, which like it is asked by the
+// kernel for each name: each pair begins with a fresh overlay on either side, both with their upper files on the working
+// directory's own filesystem.
 #include <filesystem>
 
 #include <fmt/format.h>
@@ -82,13 +83,16 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
     }
     Run(fixture.mirage("mount --edit bench -o system " + Quote(edit)));
   };
-  const auto fresh_overlay = [=, &fixture] {
+  const auto fresh_overlay = [=, &fixture](const std::string& mount) {
     make_tar();
     fixture.MountNative();
     Run(fmt::format("mountpoint -q {0}/merged && umount {0}/merged; rm -rf {0} && mkdir -p {0}/upper {0}/work {0}/merged && "
-                    "mount -t overlay overlay -o lowerdir={1}/v2,upperdir={0}/upper,workdir={0}/work {0}/merged",
-                    Quote(upper), Quote(fixture.native())));
+                    "{2} -o lowerdir={1}/v2,upperdir={0}/upper,workdir={0}/work {0}/merged",
+                    Quote(upper), Quote(fixture.native()), mount));
   };
+  const auto fresh_kernel_overlay = [=] { fresh_overlay("mount -t overlay overlay"); };
+  const auto fresh_fuse_overlay = [=] { fresh_overlay("fuse-overlayfs 2>/dev/null"); };
+  const bool has_fuse_overlayfs = Output("command -v fuse-overlayfs >/dev/null && echo yes || true") == "yes";
   std::vector<Task> tasks = Tasks(tar);
   if (std::filesystem::exists(fixture.native() + "/v2/usr/bin/dpkg")) {
     tasks.push_back(InstallPackages(fixture.scratch() + "-packages"));
@@ -102,7 +106,11 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
     };
     workloads->push_back({task.name, "kernel overlayfs over ext4",
                           {prepared(fresh_edit, edit), task.command(edit)},
-                          {prepared(fresh_overlay, merged), task.command(merged)}});
+                          {prepared(fresh_kernel_overlay, merged), task.command(merged)}});
+    if (!has_fuse_overlayfs) continue;
+    workloads->push_back({task.name + "@fuse-overlayfs", "fuse-overlayfs over ext4",
+                          {prepared(fresh_edit, edit), task.command(edit)},
+                          {prepared(fresh_fuse_overlay, merged), task.command(merged)}});
   }
   // Ten thousand new files: the commit, against an import of the same tree from a directory into the same library. Each time
   // with other bytes, so that nothing is known already.
