@@ -49,7 +49,11 @@ void BranchFs::Stamps::Restore() const {
 }
 
 BranchFs::BranchFs(std::shared_ptr<Library> library, Overlay& overlay)
-    : library_(library), overlay_(overlay), db_(overlay.db()), data_(overlay.data()), trees_(std::move(library)) {}
+    : library_(library), overlay_(overlay), db_(overlay.db()), data_(overlay.data()), trees_(std::move(library)) {
+  const OverlayInfo& info = overlay.info();
+  name_ = fmt::format("library {}, branch {}, overlay {}", library_->path(), info.branch, info.id);
+  base_name_ = info.base_tag.empty() ? info.base.Hex() : info.branch + "/" + info.base_tag;
+}
 
 Result<std::unique_ptr<BranchFs>> BranchFs::Open(std::shared_ptr<Library> library, Overlay& overlay) {
   auto fs = std::unique_ptr<BranchFs>(new BranchFs(std::move(library), overlay));

@@ -57,6 +57,7 @@ class BranchFs final : public Filesystem {
   Result<std::string> GetXattr(NodeId node, std::string_view name) override;
   Result<std::vector<std::string>> ListXattrs(NodeId node) override;
   Result<struct statvfs> StatFilesystem() override;
+  std::string Describe(NodeId node) override;
   Result<Handle> OpenDirectory(NodeId node) override;
   void ReleaseDirectory(NodeId node, Handle handle) override;
   Result<OpenFile> Open(NodeId node, int flags, bool host_file) override;
@@ -216,6 +217,7 @@ class BranchFs final : public Filesystem {
   OverlayDb& db_;
   DataDirectory& data_;
   const TreeReader trees_;
+  std::string name_, base_name_;                         // for the log: the overlay, and the version below it
   uint64_t seed_ = 0;                                    // of the library: node ids differ between libraries
   std::unordered_map<std::string, LinkGroup> groups_;    // base paths in hard-link groups; constant after Start
 

@@ -286,6 +286,14 @@ Status BranchFs::RemoveXattr(NodeId id, std::string_view name) {
   return put;
 }
 
+std::string BranchFs::Describe(NodeId id) {
+  const auto node = GetNode(id);
+  if (!node) return name_;
+  const InodeRecord& record = (*node)->record;  // what is read of it never changes
+  return record.lower ? fmt::format("{}, version {}, path /{}", name_, base_name_, record.origin)
+                      : fmt::format("{}, file {}", name_, data_.PathOf(id));
+}
+
 Result<struct statvfs> BranchFs::StatFilesystem() {
   struct statvfs st {};
   if (::statvfs(data_.path().c_str(), &st) != 0) return FailErrno(errno, "statfs " + data_.path());

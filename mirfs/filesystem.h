@@ -75,10 +75,8 @@ class Filesystem {
   virtual Result<std::string> GetXattr(NodeId node, std::string_view name) = 0;   // ENODATA
   virtual Result<std::vector<std::string>> ListXattrs(NodeId node) = 0;
   virtual Result<struct statvfs> StatFilesystem() = 0;
-  // Which library, version and path that is, for the log of what failed; `name`: of something in it, or empty.
-  virtual std::string Describe(NodeId node, std::string_view name) const {
-    return fmt::format("inode {:x}{}{}", node, name.empty() ? "" : ": ", name);
-  }
+  // Which library, version and path that is, for the log of what failed.
+  virtual std::string Describe(NodeId node) { return fmt::format("inode {:x}", node); }
 
   // Writable ones only; EROFS otherwise.
   virtual Result<Handle> OpenDirectory(NodeId) { return Fail(EROFS, "read-only"); }

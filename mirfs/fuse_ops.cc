@@ -80,8 +80,8 @@ int ReplyCode(const Error& error) {
   return error.code > 0 && error.code < 512 ? error.code : EIO;
 }
 
-void LogFailure(const Filesystem& fs, std::string_view why) {
-  const std::string where = fs.Describe(FuseWire::RequestNode(), "");
+void LogFailure(Filesystem& fs, std::string_view why) {
+  const std::string where = fs.Describe(FuseWire::RequestNode());
   syslog(LOG_ERR, "%s: %.*s", where.c_str(), static_cast<int>(why.size()), why.data());
 }
 

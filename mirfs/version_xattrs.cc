@@ -72,20 +72,19 @@ Result<std::vector<std::string>> VersionsFs::ListXattrs(NodeId node) {
   return names;
 }
 
-std::string VersionsFs::Describe(NodeId node, std::string_view name) const {
+std::string VersionsFs::Describe(NodeId node) {
   std::string where = "library " + library_->path();
   const auto inode = Find(node);
   if (inode) {
     if (const auto place = PlaceOf(node, *inode)) {
       where += fmt::format(", version {}, path /{}", place->directory->version->name, place->path);
-      if (!name.empty() && !place->path.empty()) where += "/";
     } else if ((*inode)->kind == Kind::kBranch) {
-      where += fmt::format(", branch {}: ", static_cast<const DirectoryInode&>(**inode).path);
+      where += fmt::format(", branch {}", static_cast<const DirectoryInode&>(**inode).path);
     } else if ((*inode)->kind == Kind::kLeaf) {
       where += fmt::format(", content {}", (*inode)->entry.id.Hex());
     }
   }
-  return where + std::string(name);
+  return where;
 }
 
 }  // namespace mirage

@@ -92,7 +92,9 @@ std::shared_ptr<DirectoryInode> VersionsFs::MakeBranch(const std::string& name) 
 // The root directory of a version, as it is shown at `place`.
 Result<std::shared_ptr<DirectoryInode>> VersionsFs::MakeVersion(const std::string& place, const std::string& name,
                                                                 const ObjectId& manifest_id) const {
-  ASSIGN_OR_RETURN(const Manifest manifest, ReadManifest(library_->objects(), manifest_id));
+  const auto read = ReadManifest(library_->objects(), manifest_id);
+  if (!read) return Fail(read.error().code, "version {}: {}", name, read.error().message);
+  const Manifest& manifest = *read;
   auto version = std::make_shared<MountedVersion>();
   version->place = place;
   version->name = name;
@@ -385,13 +387,15 @@ Status VersionsFs::ReadPieces(NodeId node, Handle, uint64_t offset, size_t size,
   ASSIGN_OR_RETURN(const auto inode, Find(node));
   if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular) return Fail(EINVAL, "not a regular file");
   if (offset >= inode->entry.size) return {};
+  const uint64_t known = library_->snapshot()->sequence();
+  const size_t before = out->size();
   Status status = reader_.Read(inode->entry, offset, size, out);
-  if (status || status.error().code != ENOENT) return status;
-  // A pack that was there when the snapshot was taken has been rewritten: the newest knows where its chunks lie now.
-  TRY(library_->Refresh().map([](bool) {}));
-  status = reader_.Read(inode->entry, offset, size, out);
-  if (!status && status.error().code == ENOENT) status.error().code = EIO;
-  return status;
+  if (status || status.error().code != EIO) return status;
+  // Of a library on a read-only filesystem no session keeps the packs that this process knows, and a collection may have
+  // rewritten one: the newest snapshot knows where its chunks lie now.
+  if (!library_->Refresh() || library_->snapshot()->sequence() == known) return status;
+  out->ShrinkTo(before);
+  return reader_.Read(inode->entry, offset, size, out);
 }
 
 Result<std::vector<SmallFile>> VersionsFs::SmallFilesOf(NodeId node, size_t most, uint64_t largest) const {

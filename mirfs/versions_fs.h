@@ -66,7 +66,7 @@ class VersionsFs final : public Filesystem {
   Result<std::string> GetXattr(NodeId node, std::string_view name) override;
   Result<std::vector<std::string>> ListXattrs(NodeId node) override;
   Result<struct statvfs> StatFilesystem() override;
-  std::string Describe(NodeId node, std::string_view name) const override;
+  std::string Describe(NodeId node) override;
 
   // Tells the kernel what differs between two states of the refs, having leased versions that lost a name while the kernel
   // holds them. Called by the watcher behind a refresh.

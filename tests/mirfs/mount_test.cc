@@ -272,6 +272,14 @@ TEST_F(MountTest, LogsLibraryVersionAndPathOfWhatCannotBeRead) {
       << MustRun("cat " + log());
   kill(daemon_, SIGTERM);
   EXPECT_EQ(WaitForEnd(), 0);
+  Start("edit=debian");
+  EXPECT_NE(RunShell("cat " + mountpoint() + "/etc/motd").out.find("Input/output error"), std::string::npos);
+  EXPECT_NE(MustRun("cat " + log()).find("library " + path() + ", branch debian, overlay " + OverlayId() +
+                                         ", version debian/v1, path /etc/motd: "),
+            std::string::npos)
+      << MustRun("cat " + log());
+  kill(daemon_, SIGTERM);
+  EXPECT_EQ(WaitForEnd(), 0);
 }
 
 TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {
