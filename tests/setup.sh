@@ -22,7 +22,7 @@ more=""
 case ${1:-} in
   "") ;;
   bench) more="restic borgbackup casync bup squashfs-tools squashfuse erofs-utils fuse-overlayfs guestfish" ;;
-  full) more="buildah systemd-container" ;;
+  full) more="apt-utils buildah systemd-container" ;;
   fuzz) more="clang-16 libclang-rt-16-dev" ;;
   *) echo "usage: setup.sh [bench | full | fuzz]" >&2; exit 2 ;;
 esac

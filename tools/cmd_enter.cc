@@ -1,12 +1,17 @@
 // `mirage enter`: a branch as a running system's root, thrown away afterwards unless told otherwise.
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 
@@ -34,21 +39,105 @@ bool IsDirectory(const std::string& path) {
   struct stat st {};
   return lstat(path.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
 }
-bool IsFile(const std::string& path) {
-  struct stat st {};
-  return lstat(path.c_str(), &st) == 0 && S_ISREG(st.st_mode);
+
+// Links in `path` lead where they would inside of `root`. -1 and errno.
+int OpenInside(const std::string& root, const std::string& path, int flags) {
+  const int top = open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (top < 0) return -1;
+  open_how how{};
+  how.flags = static_cast<uint64_t>(flags | O_CLOEXEC);
+  how.mode = (flags & O_CREAT) != 0 ? 0644 : 0;
+  how.resolve = RESOLVE_IN_ROOT;
+  const auto file = static_cast<int>(syscall(SYS_openat2, top, path.c_str(), &how, sizeof how));
+  const int code = errno;
+  close(top);
+  errno = code;
+  return file;
 }
 
-// What a system expects beside its own files, in this mount namespace alone. The name servers are the host's; the image's
-// own resolv.conf lies under them, unchanged.
+constexpr const char* kNameServers = "/etc/resolv.conf";
+
+// An image may come without a resolv.conf. An empty one is made to lay the host's over, and removed behind the command.
+class PlaceForNameServers {
+ public:
+  explicit PlaceForNameServers(const std::string& root) : directory_(OpenInside(root, "etc", O_RDONLY | O_DIRECTORY)) {
+    struct stat st {};
+    if (directory_ < 0 || access(kNameServers, R_OK) != 0 || fstat(directory_, &st) != 0) return;
+    before_ = st.st_mtim;
+    const int file = openat(directory_, "resolv.conf", O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+    if (file < 0) return;
+    close(file);
+    made_ = fstat(directory_, &st) == 0;
+    after_ = st.st_mtim;
+  }
+  ~PlaceForNameServers() {
+    if (made_) Remove();
+    if (directory_ >= 0) close(directory_);
+  }
+  PlaceForNameServers(const PlaceForNameServers&) = delete;
+  PlaceForNameServers& operator=(const PlaceForNameServers&) = delete;
+
+ private:
+  void Remove() const {
+    struct stat directory {}, file {};
+    if (fstat(directory_, &directory) != 0 || fstatat(directory_, "resolv.conf", &file, AT_SYMLINK_NOFOLLOW) != 0) return;
+    if (!S_ISREG(file.st_mode) || file.st_size != 0 || unlinkat(directory_, "resolv.conf", 0) != 0) return;
+    // Whoever changes nothing in there has changed nothing.
+    const bool untouched = directory.st_mtim.tv_sec == after_.tv_sec && directory.st_mtim.tv_nsec == after_.tv_nsec;
+    const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT}, before_};
+    if (untouched) (void)futimens(directory_, times);
+  }
+
+  const int directory_;
+  bool made_ = false;
+  timespec before_{}, after_{};
+};
+
+// Where a running system keeps its state, and where it lets resolv.conf lead (systemd-resolved): an image's is empty.
+void MakePlaceInRun(const std::string& root) {
+  std::array<char, PATH_MAX> text{};
+  const int directory = OpenInside(root, "etc", O_PATH | O_DIRECTORY);
+  const ssize_t length = readlinkat(directory, "resolv.conf", text.data(), text.size());
+  close(directory);
+  std::string target(text.data(), static_cast<size_t>(std::max<ssize_t>(length, 0)));
+  while (target.starts_with("../")) target.erase(0, 3);
+  while (target.starts_with("/")) target.erase(0, 1);
+  const int run = OpenInside(root, "run", O_PATH | O_DIRECTORY);
+  if (run < 0 || !target.starts_with("run/") || target.find("..") != target.npos ||
+      mount("none", fmt::format("/proc/self/fd/{}", run).c_str(), "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") != 0) {
+    close(run);
+    return;
+  }
+  close(run);
+  for (size_t slash = target.find('/', 4); slash != target.npos; slash = target.find('/', slash + 1)) {
+    const int above = OpenInside(root, target.substr(0, target.rfind('/', slash - 1)), O_PATH | O_DIRECTORY);
+    const size_t name = target.rfind('/', slash - 1) + 1;
+    (void)mkdirat(above, target.substr(name, slash - name).c_str(), 0755);
+    close(above);
+  }
+  close(OpenInside(root, target, O_WRONLY | O_CREAT | O_EXCL));
+}
+
+// The name servers are the host's; the image's own resolv.conf lies under them, unchanged.
+void MountNameServers(const std::string& root) {
+  if (access(kNameServers, R_OK) != 0) return;
+  int file = OpenInside(root, kNameServers, O_PATH);
+  if (file < 0 && errno == ENOENT) {
+    MakePlaceInRun(root);
+    file = OpenInside(root, kNameServers, O_PATH);
+  }
+  if (file < 0) return;
+  (void)mount(kNameServers, fmt::format("/proc/self/fd/{}", file).c_str(), nullptr, MS_BIND, nullptr);
+  close(file);
+}
+
+// What a system expects beside its own files, in this mount namespace alone.
 void MountHostsParts(const std::string& root) {
   if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) Die("private mounts");
+  MountNameServers(root);  // before the other /proc: it goes by descriptors
   if (IsDirectory(root + "/proc") && mount("proc", (root + "/proc").c_str(), "proc", 0, nullptr) != 0) Die("mount /proc");
   if (IsDirectory(root + "/dev") && mount("/dev", (root + "/dev").c_str(), nullptr, MS_BIND | MS_REC, nullptr) != 0) {
     Die("mount /dev");
-  }
-  if (IsFile(root + "/etc/resolv.conf") && access("/etc/resolv.conf", R_OK) == 0) {
-    (void)mount("/etc/resolv.conf", (root + "/etc/resolv.conf").c_str(), nullptr, MS_BIND, nullptr);
   }
 }
 
@@ -121,7 +210,10 @@ Result<int> Run(Session& session, const Arguments& given) {
     rmdir(root.c_str());
     return tl::make_unexpected(std::move(started).error());
   }
-  const auto code = RunCommand(root, session.paths);
+  const auto code = [&] {
+    const PlaceForNameServers place(root);
+    return RunCommand(root, session.paths);
+  }();
   ASSIGN_OR_RETURN(library, session.Open());
   ASSIGN_OR_RETURN(const auto mount, FindMount(root));
   if (!mount) return Fail(ENOENT, "{}: the mount is gone; see `mirage overlay list`", root);

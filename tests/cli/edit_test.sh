@@ -112,6 +112,21 @@ if [ "$(id -u)" = 0 ] && unshare -pm --fork true 2>/dev/null; then
   out_has ' small/t active '
   expect 0 "$mirage" overlay discard "$(cut -d' ' -f1 "$work/out")"
   grep -q mirage-enter /proc/self/mountinfo && fail "a mount is left"
+
+  # The host's name servers, wherever the image lets its resolv.conf lead; none of it is committed.
+  cat /etc/resolv.conf >"$work/name-servers"
+  expect 0 "$mirage" enter small --commit -- /bin/sh -c 'cat /etc/resolv.conf'
+  [ "$(head -n -1 "$work/out")" = "$(cat "$work/name-servers")" ] || fail "other name servers: $(cat "$work/out")"
+  out_has '^no changes$'
+  mkdir "$root/run" && ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+  expect 0 "$mirage" import "$root" small
+  expect 0 "$mirage" enter small -- /bin/sh -c 'cat /etc/resolv.conf'
+  cmp -s "$work/out" "$work/name-servers" || fail "other name servers: $(cat "$work/out")"
+  # A link that leads out of the image leads nowhere.
+  ln -sfn "$work/outside" "$root/etc/resolv.conf"
+  expect 0 "$mirage" import "$root" small
+  expect 0 "$mirage" enter small -- /bin/sh -c 'echo done'
+  [ ! -e "$work/outside" ] || fail "made a file on the host"
 fi
 expect 0 "$mirage" overlay list
 out_is ''

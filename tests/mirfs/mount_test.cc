@@ -282,6 +282,19 @@ TEST_F(MountTest, LogsLibraryVersionAndPathOfWhatCannotBeRead) {
   EXPECT_EQ(WaitForEnd(), 0);
 }
 
+TEST_F(MountTest, AnOpenHandleDoesNotOutliveTheDaemon) {
+  Start("");
+  const int file = open((mountpoint() + "/debian/v1/etc/motd").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  kill(daemon_, SIGKILL);
+  waitpid(std::exchange(daemon_, -1), nullptr, 0);
+  char byte;
+  EXPECT_EQ(read(file, &byte, 1), -1);
+  EXPECT_EQ(errno, ENOTCONN);
+  close(file);
+  EXPECT_EQ(RunShell("umount " + mountpoint() + " || fusermount3 -u " + mountpoint()).status, 0);
+}
+
 TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {
   Start("edit=debian,message=mounted");
   MustRun("echo edited > " + mountpoint() + "/etc/motd");
