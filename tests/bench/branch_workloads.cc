@@ -10,7 +10,7 @@
 namespace mirage::bench {
 namespace {
 
-constexpr int kUntarFiles = 10'000, kCreatedFiles = 20'000, kFsyncs = 300;
+constexpr int kUntarFiles = 10'000, kCreatedFiles = 20'000, kFsyncs = 300, kChmodFiles = 1000;
 constexpr const char* kPackages = "vim-runtime git nano tree";  // 3,000 files
 
 // What both sides do in `root`, after `prepare` did its untimed part there.
@@ -28,7 +28,8 @@ std::string RandomWrites(const std::string& file) {
          "' " + Quote(file);
 }
 
-std::vector<Task> Tasks(const std::string& tar) {
+// `chosen`: where the names of some files of the tree are put.
+std::vector<Task> Tasks(const std::string& tar, const std::string& chosen) {
   const auto untar = [tar](const std::string& root) {
     return "mkdir " + Quote(root + "/new") + " && tar -xf " + Quote(tar) + " -C " + Quote(root + "/new");
   };
@@ -46,7 +47,12 @@ std::vector<Task> Tasks(const std::string& tar) {
        [](const std::string& root) {
          return "dd if=/dev/urandom of=" + Quote(root + "/file") + " bs=1M count=64 conv=fsync && sync -f " + Quote(root);
        }},
-      {"branch-chmod", [](const std::string& root) { return "chmod -R u+x " + Quote(root) + "/dir-00?"; }},
+      {"branch-chmod",
+       [chosen](const std::string& root) { return "cd " + Quote(root) + " && xargs -0 chmod g+w < " + Quote(chosen); },
+       [chosen](const std::string& root) {
+         return fmt::format("cd {} && find . -xdev -type f ! -name big-file -print0 | sort -z | head -z -n {} > {}", Quote(root),
+                            kChmodFiles, Quote(chosen));
+       }},
       {"branch-append", [](const std::string& root) { return "echo 'one line more' >> " + Quote(root + "/big-file"); }},
   };
 }
@@ -93,7 +99,7 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
   const auto fresh_kernel_overlay = [=] { fresh_overlay("mount -t overlay overlay"); };
   const auto fresh_fuse_overlay = [=] { fresh_overlay("fuse-overlayfs 2>/dev/null"); };
   const bool has_fuse_overlayfs = Output("command -v fuse-overlayfs >/dev/null && echo yes || true") == "yes";
-  std::vector<Task> tasks = Tasks(tar);
+  std::vector<Task> tasks = Tasks(tar, fixture.scratch() + "-chosen");
   if (std::filesystem::exists(fixture.native() + "/v2/usr/bin/dpkg")) {
     tasks.push_back(InstallPackages(fixture.scratch() + "-packages"));
   }
