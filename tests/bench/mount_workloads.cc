@@ -163,7 +163,8 @@ std::vector<Workload> MountWorkloads(const Fixture& fixture) {
   const Side loop{[&fixture] { fixture.UnmountNative(); }, "mount -o loop " + Quote(fixture.image()) + " " +
                                                                Quote(fixture.native()) + " && ls " +
                                                                Quote(fixture.native() + "/v1")};
-  for (const auto& [name, path] : {std::pair("ls-1000-tags", "/many"), std::pair("ls-1000-version", "/many/v500")}) {
+  for (const auto& [name, path] : {std::pair("ls-1000-root", ""), std::pair("ls-1000-tags", "/many"),
+                                   std::pair("ls-1000-version", "/many/v500")}) {
     workloads.push_back({name,
                          "mount -o loop; ls",
                          {make_many, mirage + "mount " + mountpoint + " && ls " + Quote(many + "/mnt" + path)},

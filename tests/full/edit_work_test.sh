@@ -71,7 +71,7 @@ git -C srv/clone gc -q
 [ -z "$(git -C srv/clone status --porcelain)" ] || fail "git sees changes"
 
 echo "SQLite"
-sqlite3 srv/data.db 'pragma journal_mode=wal; create table t(a integer primary key, b text);' >/dev/null
+[ "$(sqlite3 srv/data.db 'pragma journal_mode=wal; create table t(a integer primary key, b text);')" = wal ] || fail "no WAL"
 write() {
   { echo '.timeout 20000'
     for _ in $(seq 40); do echo 'insert into t(b) select hex(randomblob(100)) from generate_series(1, 50);'; done
