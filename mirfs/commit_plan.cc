@@ -23,6 +23,8 @@ std::string LinkKey(uint64_t inode, const InodeRecord& record) {
   return record.lower ? record.origin : fmt::format("/{:016x}", inode);
 }
 
+const std::string kExcludedSuffix(1, '\0');  // in no path
+
 // One file's bytes into the transaction.
 Status PutFile(ContentWriter& writer, const UpperFile& file, uint64_t size, ContentWriter::Done done) {
   if (size <= kPutWholeBytes) {
@@ -135,7 +137,10 @@ void CommitPlan::KeepLinks(const std::string& origin, const std::string& path,
     const std::string_view member = link->first;
     if (!member.starts_with(prefix)) break;
     const std::string_view rest = member.substr(prefix.size());
-    if (!handled.contains(rest.substr(0, rest.find('/')))) links_[link->second].push_back(Join(path, rest));
+    if (handled.contains(rest.substr(0, rest.find('/')))) continue;
+    // The group's file was changed under another name, and this name is excluded: with others like it it stays what it was.
+    const std::string& group = link->second;
+    links_[by_origin_.contains(group) ? group + kExcludedSuffix : group].push_back(Join(path, rest));
   }
 }
 

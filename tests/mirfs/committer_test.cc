@@ -217,6 +217,22 @@ TEST_F(CommitterTest, ExcludedPathsStayAsTheyWereAndAreNamed) {
   EXPECT_NE(std::string::npos, said.find("/var/cache/old"));
 }
 
+TEST_F(CommitterTest, AnExcludedNameIsNoLinkToWhatWasChanged) {
+  EXPECT_EQ(0, model_.Link("etc/hosts", "var/cache/hosts"));
+  EXPECT_EQ(0, model_.Link("etc/hosts", "etc/also"));
+  Must(model_.Publish(library_, "main"));
+  Must(WriteFileAtomically(Env::Default(), path() + "/mirage.yaml", "exclude: [\"/var/cache/*\"]\n"));
+  library_ = Must(Library::Open(path(), {}));
+  auto overlay = Edited("etc/also", "changed");
+  const auto published = Must(CommitAndLetGo(std::move(overlay), {}));
+  ASSERT_TRUE(published);
+  EXPECT_EQ(0, model_.Unlink("var/cache/hosts"));
+  EXPECT_EQ(0, model_.Make("var/cache/hosts", FileType::kRegular, 0644));
+  model_.Write("var/cache/hosts", 0, "etc/hosts");
+  model_.Write("etc/also", 0, "changed");
+  EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
+}
+
 // A commit reads data that was never synced to the overlay's disk. Should the machine stop in it, the data may be gone.
 TEST_F(CommitterTest, AnUnsyncedUnmountHoldsUntilTheMachineStops) {
   auto overlay = Edited("etc/hosts", "x");
