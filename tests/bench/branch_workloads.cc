@@ -18,6 +18,7 @@ struct Task {
   std::string name;
   std::function<std::string(const std::string& root)> command;
   std::function<std::string(const std::string& root)> prepare = {};
+  std::string mount_options = "system";
 };
 
 // 4 KiB at random places of a file, an fsync behind each.
@@ -69,7 +70,8 @@ Task InstallPackages(const std::string& packages) {
                 "[ -d {0} ] || {{ mkdir {0}.new && cd {0}.new && apt-get -q download {1} && mv {0}.new {0}; }}; "
                 "cp -r {0} {2}/packages && sync -f {2}",
                 Quote(packages), kPackages, Quote(root));
-          }};
+          },
+          "system,allow_other"};  // as `mirage enter` mounts
 }
 
 }  // namespace
@@ -82,12 +84,12 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
                     "[ $((i % 100)) = 0 ] && mkdir $d/$((i / 100)); head -c $((i * 7919 % 4000)) /dev/urandom > $d/$((i / 100))/$i; "
                     "done && tar -cf {0} -C $d . && rm -rf $d; }}", Quote(tar), kUntarFiles));
   };
-  const auto fresh_edit = [=, &fixture] {
+  const auto fresh_edit = [=, &fixture](const std::string& options) {
     make_tar();
     if (Output("mountpoint -q " + Quote(edit) + " && echo yes || true") == "yes") {
       Run(fixture.mirage("umount --discard " + Quote(edit)));
     }
-    Run(fixture.mirage("mount --edit bench -o system " + Quote(edit)));
+    Run(fixture.mirage("mount --edit bench -o " + options + " " + Quote(edit)));
   };
   const auto fresh_overlay = [=, &fixture](const std::string& mount) {
     make_tar();
@@ -110,12 +112,13 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
         if (task.prepare) Run(task.prepare(root));
       };
     };
+    const auto edit_of_task = [=] { fresh_edit(task.mount_options); };
     workloads->push_back({task.name, "kernel overlayfs over ext4",
-                          {prepared(fresh_edit, edit), task.command(edit)},
+                          {prepared(edit_of_task, edit), task.command(edit)},
                           {prepared(fresh_kernel_overlay, merged), task.command(merged)}});
     if (!has_fuse_overlayfs) continue;
     workloads->push_back({task.name + "@fuse-overlayfs", "fuse-overlayfs over ext4",
-                          {prepared(fresh_edit, edit), task.command(edit)},
+                          {prepared(edit_of_task, edit), task.command(edit)},
                           {prepared(fresh_fuse_overlay, merged), task.command(merged)}});
   }
   // Ten thousand new files: the commit, against an import of the same tree from a directory into the same library. Each time
@@ -128,7 +131,7 @@ void AddBranch(const Fixture& fixture, std::vector<Workload>* workloads) {
   };
   workloads->push_back({"branch-commit-new", "mirage import of such a tree",
                         {[=] {
-                           fresh_edit();
+                           fresh_edit("system");
                            Run(unpack(Quote(edit + "/") + "new-$(date +%s%N)"));
                          },
                          fixture.mirage("umount " + Quote(edit))},
