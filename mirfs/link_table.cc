@@ -17,8 +17,11 @@ Result<std::shared_ptr<const LinkTable>> LinkTable::Load(const TreeReader& reade
       table->path_hashes_.push_back(hash(member));
       all.append(member).push_back('\0');
     }
+    table->bytes_ += sizeof(decltype(groups_)::value_type) + first.capacity() + 4 * sizeof(void*);  // a node of the map and its bucket
     table->groups_[first] = {hash(first), hash(all), static_cast<uint32_t>(members.size())};
   }
+  table->path_hashes_.shrink_to_fit();
+  table->bytes_ += sizeof *table + table->path_hashes_.size() * sizeof(uint64_t);
   std::sort(table->path_hashes_.begin(), table->path_hashes_.end());
   return table;
 }

@@ -26,7 +26,10 @@ class LinkTable {
   // Null: in none. `path_hash`: the hash of `path`.
   Result<const Group*> Find(const TreeReader& reader, const std::string& path, uint64_t path_hash) const;
 
+  size_t bytes() const { return bytes_; }  // of memory, about
+
  private:
+  size_t bytes_ = 0;
   ObjectId links_;
   std::vector<uint64_t> path_hashes_;              // of all members, sorted
   std::unordered_map<std::string, Group> groups_;  // by first path

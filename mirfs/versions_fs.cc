@@ -13,6 +13,7 @@ namespace {
 
 constexpr double kForever = 1e9;      // seconds; the kernel clamps it
 constexpr uint64_t kFirstOffset = 2;  // "." ends at 1, ".." at 2, the item at position i at i + 3
+constexpr size_t kMostLinkTables = 8;
 constexpr std::string_view kLatestName = "latest";
 constexpr std::string_view kViewsName = ".mirage";
 
@@ -137,14 +138,19 @@ Result<std::shared_ptr<const Inode>> VersionsFs::MakeLatest(const DirectoryInode
 
 Result<std::shared_ptr<const LinkTable>> VersionsFs::Links(const ObjectId& links) const {
   std::lock_guard lock(links_mutex_);  // held while loading: the first readers of a version wait for one load
-  LinkSlot& slot = links_[links_slot_];
-  for (LinkSlot& candidate : links_) {
-    if (candidate.table && candidate.links == links) return candidate.table;
+  size_t bytes = 0;
+  for (const LinkSlot& known : links_) {
+    if (known.links == links) return known.table;
+    bytes += known.table->bytes();
   }
   ASSIGN_OR_RETURN(auto table, LinkTable::Load(reader_, links, [this](std::string_view path) { return Hash(path); }));
-  slot = {links, std::move(table)};
-  links_slot_ = (links_slot_ + 1) % links_.size();
-  return slot.table;
+  bytes += table->bytes();
+  links_.push_front({links, table});
+  while (links_.size() > 1 && (links_.size() > kMostLinkTables || bytes > options_.link_tables_bytes)) {
+    bytes -= links_.back().table->bytes();
+    links_.pop_back();
+  }
+  return table;
 }
 
 Result<std::shared_ptr<const Inode>> VersionsFs::MakeChild(const DirectoryInode& directory, std::string_view name,

@@ -17,7 +17,7 @@
 // asked of the library only when somebody looks.
 #pragma once
 
-#include <array>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -47,6 +47,7 @@ class VersionsFs final : public Filesystem {
     std::optional<ObjectId> version;  // this version at the mount point
     std::string version_name;         // what it was asked for by
     std::optional<uint32_t> uid, gid; // the owner everything is shown with
+    size_t link_tables_bytes = 32 << 20;  // of the hard links of versions; the newest version's are kept in any case
     double refs_timeout_s = 1;        // how long the kernel may believe a ref; invalidation is usually sooner
     uint64_t (*hash)(std::string_view bytes, uint64_t seed) = nullptr;  // tests: one that collides
   };
@@ -154,8 +155,7 @@ class VersionsFs final : public Filesystem {
     std::shared_ptr<const LinkTable> table;
   };
   mutable std::mutex links_mutex_;
-  mutable std::array<LinkSlot, 8> links_;  // the link tables used last; guarded by links_mutex_, like the next
-  mutable size_t links_slot_ = 0;          // filled next
+  mutable std::deque<LinkSlot> links_;  // the newest first: eight at most, and no more than fit; guarded by links_mutex_
 };
 
 }  // namespace mirage

@@ -112,6 +112,22 @@ TEST_F(VersionsFsTest, LinkCounts) {
   EXPECT_EQ(big.stat.st_blocks, (3000000 + 511) / 512);
 }
 
+// Link tables beyond the limit are loaded again, and say the same.
+TEST_F(VersionsFsTest, LinkTablesGiveWay) {
+  MakeSource();
+  ImportSource("debian");
+  MustRun("cd " + source() + " && ln etc/big3 etc/big4");
+  ImportSource("debian");
+  VersionsFs::Options options;
+  options.link_tables_bytes = 1;
+  Open(options);
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(At("debian/v1/etc/big3").stat.st_nlink, 3u);
+    EXPECT_EQ(At("debian/v2/etc/big3").stat.st_nlink, 4u);
+    ForgetAll();
+  }
+}
+
 // A link added to the group changes its number, and so does one taken away: `diff -r` must look at them.
 TEST_F(VersionsFsTest, ANewMemberChangesTheGroupsNumber) {
   MakeSource();
