@@ -151,7 +151,16 @@ TEST_F(BranchFsTest, ReplacedDirectoryDoesNotShowTheOldNames) {
 TEST_F(BranchFsTest, RenamedLowerDirectoryIsOneStep) {
   BOTH(Write("home/deep/er/x", 2, "changed before"));
   const ino_t inode = Must(paths_->Stat("home/deep/er/x")).st_ino;
+  const auto records = [this] {
+    size_t count = 0;
+    Must(overlay_->db().VisitInodes([&](uint64_t, const InodeRecord&) { return ++count > 0; }));
+    return count;
+  };
+  const size_t known = records();
+  const uint64_t writes = overlay_->db().sequence();
   BOTH(Rename("home", "etc/house"));
+  EXPECT_EQ(writes + 1, overlay_->db().sequence());
+  EXPECT_LE(records(), known + 3);  // the directory and the two it was and is in: none of what is below
   EXPECT_EQ(inode, Must(paths_->Stat("etc/house/deep/er/x")).st_ino);
   BOTH(Write("etc/house/deep/b-too", 100, "changed after"));
   BOTH(Unlink("etc/house/fifo"));
