@@ -5,18 +5,11 @@
 namespace mirage {
 namespace {
 
-constexpr size_t kExcludedShown = 10;
 constexpr size_t kConflictsShown = 3;
 constexpr size_t kMaxConflictBytes = 64 << 10;  // in the overlay's record
 constexpr int kAttempts = 10;                   // to be the one that moves the branch
 
-void SayExcluded(const CommitOptions& options, const std::vector<std::string>& excluded) {
-  if (excluded.empty() || !options.say) return;
-  options.say(fmt::format("not committed, excluded by mirage.yaml: {} path{}", excluded.size(),
-                          excluded.size() == 1 ? "" : "s"));
-  for (size_t i = 0; i < std::min(excluded.size(), kExcludedShown); ++i) options.say("  /" + excluded[i]);
-  if (excluded.size() > kExcludedShown) options.say("  ...");
-}
+using Conflicts = std::vector<std::string>;  // as the overlay's record lists them
 
 const std::string& FirstOf(const std::string& a, const std::string& b) { return a.empty() ? b : a; }
 
@@ -41,14 +34,15 @@ std::string Describe(const MergeConflict& conflict) {
 
 // The error of a commit whose changes touch those of the head, and the list for the overlay's record.
 tl::unexpected<Error> FailConflict(const OverlayInfo& info, const std::vector<MergeConflict>& found,
-                                   std::vector<std::string>* conflicts) {
+                                   std::optional<Conflicts>* conflicts) {
+  conflicts->emplace();
   std::string shown;
   size_t bytes = 0;
   for (size_t i = 0; i < found.size(); ++i) {
     std::string line = Describe(found[i]);
     if (i < kConflictsShown) shown += (i > 0 ? ", " : "") + line;
     bytes += line.size();
-    if (bytes <= kMaxConflictBytes) conflicts->push_back(std::move(line));
+    if (bytes <= kMaxConflictBytes) (*conflicts)->push_back(std::move(line));
   }
   if (found.size() > kConflictsShown) shown += ", ...";
   return Fail(EAGAIN, "branch {} moved since {}/{}, and {} path{} conflict{} ({}); the overlay is kept: give it a branch of "
@@ -60,7 +54,7 @@ tl::unexpected<Error> FailConflict(const OverlayInfo& info, const std::vector<Me
 // `edit` on top of the branch's head, which is not its parent. Sets `published` if the head holds all of it.
 Result<Manifest> MergeOntoHead(Library& library, Transaction& transaction, const Overlay& overlay,
                                const CommitOptions& options, const Manifest& base, const Manifest& edit, const ObjectId& head,
-                               std::optional<Published>* published, std::vector<std::string>* conflicts) {
+                               std::optional<Published>* published, std::optional<Conflicts>* conflicts) {
   const OverlayInfo& info = overlay.info();
   const auto snapshot = library.snapshot();
   ASSIGN_OR_RETURN(const auto newest, ReadManifest(*snapshot, head));
@@ -86,14 +80,19 @@ void ForgetDisks(Manifest* manifest) {
 }
 
 Result<std::optional<Published>> Commit(Library& library, const Overlay& overlay, const CommitOptions& options,
-                                        std::vector<std::string>* conflicts) {
+                                        ExcludedPaths* excluded, std::optional<Conflicts>* conflicts) {
   const OverlayInfo& info = overlay.info();
   TRY(library.Refresh());
   ASSIGN_OR_RETURN(const auto base, ReadManifest(library.objects(), info.base));
   ASSIGN_OR_RETURN(const auto transaction, library.Begin("commit of overlay " + info.id));
   CommitPlan plan(library, overlay, *transaction);
   ASSIGN_OR_RETURN(auto edit, plan.Build(base));
-  SayExcluded(options, plan.excluded());
+  if (excluded) {
+    excluded->count = plan.excluded().size();
+    for (const std::string& path : plan.excluded()) {
+      if (excluded->shown.size() < ExcludedPaths::kShown) excluded->shown.push_back("/" + path);
+    }
+  }
   if (edit.root == base.root && edit.links == base.links) return std::optional<Published>();
 
   edit.parents = {info.base};
@@ -112,6 +111,7 @@ Result<std::optional<Published>> Commit(Library& library, const Overlay& overlay
     if (!options.to_branch.empty()) {
       if (head) return Fail(EEXIST, "branch {}: exists; give --to another name", options.to_branch);
     } else if (!head) {
+      conflicts->emplace();
       return Fail(EAGAIN, "branch {} was deleted meanwhile; the overlay is kept, make a branch of it: "
                   "mirage overlay commit {} --to NEWBRANCH", info.branch, info.id);
     } else {
@@ -137,15 +137,25 @@ Result<std::optional<Published>> Commit(Library& library, const Overlay& overlay
 
 }  // namespace
 
-Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overlay, const CommitOptions& options) {
-  std::vector<std::string> conflicts;
-  auto result = Commit(library, overlay, options, &conflicts);
+void ExcludedPaths::Say(const std::function<void(std::string_view)>& say) const {
+  if (count == 0) return;
+  say(fmt::format("not committed, excluded by mirage.yaml: {} path{}", count, count == 1 ? "" : "s"));
+  for (const std::string& path : shown) say("  " + path);
+  if (count > shown.size()) say("  ...");
+}
+
+Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overlay, const CommitOptions& options,
+                                               ExcludedPaths* excluded) {
+  std::optional<Conflicts> conflicts;  // set: a decision is needed, to try again does not help
+  auto result = Commit(library, overlay, options, excluded, &conflicts);
   OverlayInfo info = overlay.info();
   if (!result) {
     Error error = std::move(result).error();
-    if (error.code == EAGAIN) {
+    if (conflicts) {
       info.state = OverlayInfo::kConflict;
+      info.conflicts = std::move(*conflicts);
     } else {
+      if (error.code == EAGAIN) error.code = EBUSY;  // a lock of the library
       const bool tag_taken = error.code == EEXIST && options.to_branch.empty();
       error.message += fmt::format("; the overlay is kept, try again: mirage overlay commit {}{}", info.id,
                                    tag_taken ? " --tag OTHER" : "");
@@ -156,7 +166,6 @@ Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overla
     info.author = FirstOf(options.author, info.author);
     info.tag = FirstOf(options.tag, info.tag);
     info.error = error.message;
-    info.conflicts = std::move(conflicts);
     static_cast<void>(overlay.Update(info));  // on a full disk the caller still has the message
     return tl::make_unexpected(std::move(error));
   }
@@ -167,9 +176,10 @@ Result<std::optional<Published>> CommitOverlay(Library& library, Overlay& overla
   return result;
 }
 
-Result<std::optional<Published>> CommitOverlay(Library& library, const std::string& id, const CommitOptions& options) {
+Result<std::optional<Published>> CommitOverlay(Library& library, const std::string& id, const CommitOptions& options,
+                                               ExcludedPaths* excluded) {
   ASSIGN_OR_RETURN(const auto overlay, Overlay::Open(library, id));
-  return CommitOverlay(library, *overlay, options);
+  return CommitOverlay(library, *overlay, options, excluded);
 }
 
 StagedOverlay::StagedOverlay() = default;

@@ -28,7 +28,7 @@ namespace mirage {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kMaxLineBytes = 64 << 10;
+constexpr size_t kMaxLineBytes = 1 << 20;  // ExcludedPaths::kShown names of any bytes and length
 constexpr int kRequestTimeoutMs = 5000;
 constexpr char kSocketName[] = "control.sock";
 constexpr size_t kMaxUsersNamed = 8;
@@ -43,12 +43,14 @@ Json ToJson(const std::string& text) {
     return Json{{"bytes", std::vector<uint8_t>(text.begin(), text.end())}};
   }
 }
+std::string FromJson(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  const auto bytes = value.at("bytes").get<std::vector<uint8_t>>();
+  return {bytes.begin(), bytes.end()};
+}
 std::string FromJson(const Json& object, const char* key) {
   auto it = object.find(key);
-  if (it == object.end()) return "";
-  if (it->is_string()) return it->get<std::string>();
-  const auto bytes = it->at("bytes").get<std::vector<uint8_t>>();
-  return {bytes.begin(), bytes.end()};
+  return it == object.end() ? "" : FromJson(*it);
 }
 
 // sockaddr_un holds 107 bytes of path; through the directory's descriptor any library path fits.
@@ -260,7 +262,7 @@ Result<std::optional<FoundMount>> FindMount(const std::string& mountpoint) {
 
 namespace {
 
-// One request to an overlay's daemon and its reply; an error that it replied is the result.
+// One request to an overlay's daemon and its reply.
 Result<Json> Converse(const std::string& library_path, const std::string& overlay_id, const Json& request) {
   const std::string directory = OverlayPath(library_path, overlay_id);
   const int directory_fd = open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -279,9 +281,15 @@ Result<Json> Converse(const std::string& library_path, const std::string& overla
     return ReceiveLine(fd, -1);
   }();
   close(fd);
-  if (!reply || !reply->contains("error")) return reply;
+  return reply;
+}
+
+// An error that the daemon replied. Not with the codes that say there is none.
+Status Replied(const Json& reply) {
+  if (!reply.contains("error")) return {};
   try {
-    return Fail(reply->at("code").get<int>(), "{}", FromJson(*reply, "error"));
+    const int code = reply.at("code").get<int>();
+    return Fail(code == ENOENT || code == ECONNREFUSED ? EIO : code, "{}", FromJson(reply, "error"));
   } catch (const Json::exception& e) {
     return Fail(EPROTO, "control socket: {}", e.what());
   }
@@ -291,13 +299,20 @@ Result<Json> Converse(const std::string& library_path, const std::string& overla
 
 Result<UnmountResult> ControlUnmount(const std::string& library_path, const std::string& overlay_id,
                                      const UnmountRequest& request) {
-  ASSIGN_OR_RETURN(const Json reply, Converse(library_path, overlay_id,
-                                              {{"do", "unmount"},
-                                               {"message", ToJson(request.message)},
-                                               {"tag", request.tag},
-                                               {"author", ToJson(request.author)},
-                                               {"discard", request.discard},
-                                               {"commit", request.commit}}));
+  const auto answer = Converse(library_path, overlay_id,
+                               {{"do", "unmount"},
+                                {"message", ToJson(request.message)},
+                                {"tag", request.tag},
+                                {"author", ToJson(request.author)},
+                                {"user", ToJson(request.user)},
+                                {"discard", request.discard},
+                                {"commit", request.commit}});
+  if (!answer) {
+    return Fail(answer.error().code, "{}; if overlay {} is there: mirage overlay {} {}", answer.error().message, overlay_id,
+                request.discard ? "discard" : "commit", overlay_id);
+  }
+  const Json& reply = *answer;
+  TRY(Replied(reply));
   try {
     UnmountResult result;
     result.discarded = reply.value("discarded", false);
@@ -309,6 +324,11 @@ Result<UnmountResult> ControlUnmount(const std::string& library_path, const std:
       result.version =
           Published{*manifest, version.at("branch").get<std::string>(), version.at("tag").get<std::string>()};
     }
+    if (reply.contains("excluded")) {
+      const Json& excluded = reply.at("excluded");
+      result.excluded.count = excluded.at("count").get<size_t>();
+      for (const Json& path : excluded.at("paths")) result.excluded.shown.push_back(FromJson(path));
+    }
     return result;
   } catch (const Json::exception& e) {
     return Fail(EPROTO, "control socket: {}", e.what());
@@ -317,6 +337,7 @@ Result<UnmountResult> ControlUnmount(const std::string& library_path, const std:
 
 Result<std::string> ControlView(const std::string& library_path, const std::string& overlay_id) {
   ASSIGN_OR_RETURN(const Json reply, Converse(library_path, overlay_id, {{"do", "view"}}));
+  TRY(Replied(reply));
   try {
     return FromJson(reply, "database");
   } catch (const Json::exception& e) {
@@ -378,7 +399,8 @@ void ControlServer::Serve(int connection) {
                                  .tag = message.value("tag", ""),
                                  .discard = message.value("discard", false),
                                  .author = FromJson(message, "author"),
-                                 .commit = message.value("commit", false)});
+                                 .commit = message.value("commit", false),
+                                 .user = FromJson(message, "user")});
       if (!status) {
         std::lock_guard lock(mutex_);
         waiting_ = -1;
@@ -416,6 +438,11 @@ void ControlServer::Finish(const Result<UnmountResult>& result) {
                {"tag", result->version->tag}}}};
   } else {
     reply = {{"unchanged", true}};
+  }
+  if (result && result->excluded.count > 0) {
+    Json paths = Json::array();
+    for (const std::string& path : result->excluded.shown) paths.push_back(ToJson(path));
+    reply["excluded"] = {{"count", result->excluded.count}, {"paths", std::move(paths)}};
   }
   (void)SendLine(waiting_, reply);
   close(waiting_);

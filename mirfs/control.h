@@ -1,9 +1,9 @@
 // How an edit mount is ended from outside, and how a mount is found. The daemon listens on a Unix socket in its
 // overlay's directory (outside the mount, 0700 like the library); one JSON object a line goes each way:
 //
-//   -> {"do":"unmount","message":"...","tag":"...","author":"...","discard":false,"commit":false}
+//   -> {"do":"unmount","message":"...","tag":"...","author":"...","user":"...","discard":false,"commit":false}
 //   <- {"version":{"manifest":"<hex>","branch":"...","tag":"..."}} | {"unchanged":true} | {"discarded":true}
-//    | {"kept":true} | {"code":16,"error":"..."}
+//    | {"kept":true} | {"code":16,"error":"..."}; of a commit also "excluded":{"count":1,"paths":["..."]}
 //
 // or, for a look at what would be committed (Overlay::OpenView):
 //
@@ -23,24 +23,28 @@
 #include <thread>
 #include <vector>
 
+#include "mirfs/committer.h"
 #include "store/library.h"
 
 namespace mirage {
 
 struct UnmountRequest {
-  std::string message, tag;  // empty: what was said when it was mounted, else the default
+  std::string message = {}, tag = {};  // empty: what was said when it was mounted, else the default
   bool discard = false;
-  std::string author;
+  std::string author = {};
   bool commit = false;       // one that was mounted detached too
+  std::string user = {};     // who asks: the author of a version for which nobody gave one
 };
 struct UnmountResult {
   std::optional<Published> version;  // nullopt: nothing had changed, `discarded` or `kept`
   bool discarded = false;
   bool kept = false;                 // mounted detached: the overlay waits to be committed
+  ExcludedPaths excluded;            // not in the version, and gone
 };
 
 // Asks the daemon of an overlay to sync, unmount and commit, and waits for the result. ENOENT, ECONNREFUSED: no daemon.
-// EBUSY: nothing has happened; the message names who uses the mount. The library need not be opened here.
+// EBUSY: nothing has happened; the message names who uses the mount. The library need not be opened here. An
+// error that keeps an edit from its end names the overlay and the command to go on with.
 Result<UnmountResult> ControlUnmount(const std::string& library_path, const std::string& overlay_id,
                                      const UnmountRequest& request);
 

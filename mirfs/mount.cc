@@ -271,7 +271,11 @@ Status CommitPending(Library& library, const std::string& branch) {
   ASSIGN_OR_RETURN(const auto overlays, ListOverlays(library));
   for (const OverlayInfo& overlay : overlays) {
     if (overlay.branch != branch || overlay.mounted || overlay.state != OverlayInfo::kUnmounted) continue;
-    const auto committed = CommitOverlay(library, overlay.id, {});
+    const auto say = [&](std::string_view line) {
+      std::fprintf(stderr, "mirfs: overlay %s: %.*s\n", overlay.id.c_str(), static_cast<int>(line.size()), line.data());
+    };
+    ExcludedPaths excluded;
+    const auto committed = CommitOverlay(library, overlay.id, {.say = say}, &excluded);
     if (!committed) {
       std::fprintf(stderr, "mirfs: overlay %s is left as it is: %s\n", overlay.id.c_str(),
                    committed.error().message.c_str());
@@ -279,6 +283,7 @@ Status CommitPending(Library& library, const std::string& branch) {
       std::fprintf(stderr, "mirfs: overlay %s, left by an earlier mount, is now %s/%s\n", overlay.id.c_str(),
                    (*committed)->branch.c_str(), (*committed)->tag.c_str());
     }
+    if (committed) excluded.Say(say);
   }
   TRY(library.Refresh().map([](bool) {}));
   return {};
@@ -298,7 +303,7 @@ Result<std::unique_ptr<Overlay>> OpenOverlay(Library& library, const MountArgume
                                    .mountpoint = mountpoint,
                                    .message = arguments.message,
                                    .tag = arguments.tag,
-                                   .author = "",
+                                   .author = arguments.author,
                                    .detached = arguments.detached});
 }
 
@@ -327,8 +332,7 @@ class UnmountWish {
     request_ = {};
     if (status.error().code != EBUSY) return status;
     const std::string users = DescribeUsers(mountpoint);
-    return Fail(EBUSY, "{}: in use by {}; nothing has happened", mountpoint,
-                users.empty() ? "a process that cannot be seen" : users);
+    return Fail(EBUSY, "{}: in use by {}", mountpoint, users.empty() ? "a process that cannot be seen" : users);
   }
   UnmountRequest request() const {
     std::lock_guard lock(mutex_);
@@ -340,34 +344,56 @@ class UnmountWish {
   UnmountRequest request_;  // guarded by mutex_
 };
 
-// Behind the loop's end: a commit is due, then it is a version. The bytes of new files go to the library's disk, not to
-// the overlay's first: that is synced where it stays.
-Result<UnmountResult> EndEdit(Library& library, Overlay& overlay, const UnmountRequest& request) {
-  if (request.discard) {
-    TRY(overlay.Retire());
-    return UnmountResult{.version = std::nullopt, .discarded = true};
-  }
+// What keeps an edit from its end, in the words of a commit that failed (committer.h).
+tl::unexpected<Error> Kept(Error error, const std::string& id, const char* command = "commit") {
+  error.message += fmt::format("; the overlay is kept, try again: mirage overlay {} {}", command, id);
+  return tl::make_unexpected(std::move(error));
+}
+
+// What the end is to be, in the overlay's record, so that it holds should the process die.
+Status NoteEnd(Overlay& overlay, const UnmountRequest& request) {
   OverlayInfo info = overlay.info();
   if (request.commit) info.detached = false;
   if (!request.message.empty()) info.message = request.message;
   if (!request.tag.empty()) info.tag = request.tag;
   if (!request.author.empty()) info.author = request.author;
+  if (info.author.empty() && !info.detached) info.author = request.user;
   TRY(overlay.Update(info));
-  if (info.detached) {
-    TRY(overlay.data().SyncAll());
-    return UnmountResult{.version = std::nullopt, .kept = true};
+  return info.detached ? overlay.data().SyncAll() : overlay.MarkUnmounted(/*data_synced=*/false);
+}
+
+// Behind the loop's end: a commit is due, then it is a version. The bytes of new files go to the library's disk, not to
+// the overlay's first: that is synced where it stays.
+Result<UnmountResult> EndEdit(Library& library, Overlay& overlay, const UnmountRequest& request) {
+  UnmountResult result;
+  const std::string id = overlay.info().id;
+  if (request.discard) {
+    if (auto retired = overlay.Retire(); !retired) return Kept(std::move(retired).error(), id, "discard");
+    result.discarded = true;
+    return result;
   }
-  TRY(overlay.MarkUnmounted(/*data_synced=*/false));
-  auto version = CommitOverlay(library, overlay, {});
+  if (auto noted = NoteEnd(overlay, request); !noted) {
+    (void)overlay.data().SyncAll();
+    return Kept(std::move(noted).error(), id);
+  }
+  if (overlay.info().detached) {
+    result.kept = true;
+    return result;
+  }
+  const auto say = [&](std::string_view line) {
+    syslog(LOG_WARNING, "overlay %s: %.*s", id.c_str(), static_cast<int>(line.size()), line.data());
+  };
+  auto version = CommitOverlay(library, overlay, {.say = say}, &result.excluded);
   if (!version) {
     if (auto synced = overlay.data().SyncAll(); synced) {
-      info = overlay.info();
+      OverlayInfo info = overlay.info();
       info.boot.clear();
       (void)overlay.Update(info);
     }
     return tl::make_unexpected(std::move(version).error());
   }
-  return UnmountResult{.version = std::move(*version), .discarded = false};
+  result.version = std::move(*version);
+  return result;
 }
 
 Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, const FuseOptions& options,
@@ -376,6 +402,8 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
                                                                    .purpose = "edit on " + mountpoint}));
   ASSIGN_OR_RETURN(auto overlay, OpenOverlay(*library, arguments, mountpoint));
   const bool fresh = arguments.resume_id.empty();
+  std::string branch = overlay->info().branch;
+  const std::string id = overlay->info().id;
   std::unique_ptr<BranchFs> filesystem;
   std::unique_ptr<FuseSession> session;
   std::unique_ptr<ControlServer> control;
@@ -385,8 +413,11 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
   auto mount = [&]() -> Status {
     ASSIGN_OR_RETURN(filesystem, BranchFs::Open(library, *overlay));
     ASSIGN_OR_RETURN(session, FuseSession::Mount(*filesystem, mountpoint, options));
-    ASSIGN_OR_RETURN(control, ControlServer::Listen(overlay->path(), [&](const UnmountRequest& request) {
-                       return wish.Take(request, mountpoint);
+    ASSIGN_OR_RETURN(control, ControlServer::Listen(overlay->path(), [&](const UnmountRequest& request) -> Status {
+                       const Status taken = wish.Take(request, mountpoint);
+                       if (taken) return taken;
+                       return Fail(taken.error().code, "{}; nothing has happened to overlay {}, try again: mirage umount {}",
+                                   taken.error().message, id, mountpoint);
                      }, [&]() -> Result<std::string> {
                        TRY(WriteOut(mountpoint));
                        const std::lock_guard lock(ending_mutex);
@@ -402,18 +433,17 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
     if (fresh) (void)overlay->Remove();  // nothing was ever in it
     return mounted;
   }
-  std::string branch = overlay->info().branch;
-  const std::string id = overlay->info().id;
   auto serve = [&]() -> Result<UnmountResult> {
     const SignalThread signal_thread(signals, mountpoint, arguments.foreground);
     // The base stays what it is, but a collection shall not have to wait for the end of the edit.
     std::optional<Watcher> watcher(std::in_place, library, [](const Snapshot&, const Snapshot&) {});
     auto status = TellStatus(*library, *session, {.mountpoint = mountpoint, .shows = "edit of " + branch},
                              [] { return size_t{0}; });
-    ASSIGN_OR_RETURN(const dev_t device, ServeUntilUnmounted(*session, mountpoint, readiness));
+    const auto device = ServeUntilUnmounted(*session, mountpoint, readiness);
+    if (!device) return Kept(device.error(), id);
     watcher.reset();
     // A connection that was aborted ends the loop too, with what the kernel held lost: that is a crash, not an unmount.
-    const bool aborted = IsMounted(mountpoint, device);
+    const bool aborted = IsMounted(mountpoint, *device);
     {
       const std::lock_guard lock(ending_mutex);
       ending = true;
@@ -423,10 +453,10 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
     filesystem.reset();
     session.reset();
     if (!closed || aborted) (void)overlay->data().SyncAll();
-    if (!closed) return tl::make_unexpected(closed.error());
+    if (!closed) return Kept(closed.error(), id, wish.request().discard ? "discard" : "commit");
     if (aborted) {
-      return Fail(ECONNABORTED, "the connection of {} was cut: what was not synced is lost; see `mirage overlay list`",
-                  mountpoint);
+      return Fail(ECONNABORTED, "the connection of {} was cut: what was not synced is lost; the rest is kept: "
+                  "mirage overlay commit {}, or resume or discard", mountpoint, id);
     }
     return EndEdit(*library, *overlay, wish.request());
   };
@@ -451,6 +481,9 @@ Status RunEdit(const MountArguments& arguments, const std::string& mountpoint, c
                   result->version->manifest.Hex().c_str());
     }
   }
+  result->excluded.Say([&](std::string_view line) {
+    syslog(LOG_NOTICE, "%s: %.*s", mountpoint.c_str(), static_cast<int>(line.size()), line.data());
+  });
   return {};
 }
 

@@ -22,7 +22,7 @@ const char kMountUsage[] =
     "  writable:\n"
     "  edit=BRANCH      one branch: unmounting makes a version\n"
     "  resume=OVERLAY   go on with an overlay (`mirage overlay list`)\n"
-    "  message=, tag=   of that version\n"
+    "  message=, tag=, author=  of that version\n"
     "  detach           unmounting makes none: `mirage overlay commit` does\n"
     "  nopassthrough    root's too: the kernel writes no file by itself, but caches what is written\n"
     "  either:\n"
@@ -116,6 +116,8 @@ Status ApplyOption(const std::string& option, MountArguments* arguments) {
     arguments->message = value;
   } else if (key == "tag") {
     arguments->tag = value;
+  } else if (key == "author") {
+    arguments->author = value;
   } else if (key == "uid") {
     ASSIGN_OR_RETURN(arguments->uid, ParseOwner(key, value));
   } else if (key == "gid") {
@@ -142,8 +144,9 @@ Status CheckTogether(const MountArguments& arguments) {
   if (edit && (!arguments.branch.empty() || !arguments.version.empty() || arguments.uid || arguments.gid)) {
     return Fail(EINVAL, "branch=, version=, uid= and gid= go with read-only mounts");
   }
-  if (arguments.edit_branch.empty() && (!arguments.message.empty() || !arguments.tag.empty() || arguments.detached)) {
-    return Fail(EINVAL, "message=, tag= and detach go with edit=");
+  if (arguments.edit_branch.empty() && (!arguments.message.empty() || !arguments.tag.empty() || !arguments.author.empty() ||
+                                        arguments.detached)) {
+    return Fail(EINVAL, "message=, tag=, author= and detach go with edit=");
   }
   if (arguments.system && geteuid() != 0) return Fail(EINVAL, "system: only for root");
   return {};

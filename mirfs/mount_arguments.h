@@ -18,7 +18,7 @@ struct MountArguments {
   bool fake = false;                   // mount(8)'s: all but the mount
   std::string edit_branch, resume_id;  // at most one; both empty: read-only
   std::string branch, version;         // read-only: this branch's tags, or this one version, at the mount point itself
-  std::string message, tag;            // for the commit
+  std::string message, tag, author;    // for the commit
   std::optional<uint32_t> uid, gid;    // read-only: the owner everything is shown with
   bool allow_other = false, default_permissions = false;
   bool detached = false;      // no commit at the unmount

@@ -26,7 +26,7 @@ namespace {
 constexpr int kCannotStart = 127;
 
 struct Arguments {
-  std::string branch, message, tag;
+  std::string branch, message, tag, author;
   bool commit = false;
 };
 
@@ -192,7 +192,9 @@ Result<int> RunCommand(const std::string& root, const std::vector<std::string>& 
 }
 
 Result<int> Run(Session& session, const Arguments& given) {
-  if (!given.commit && (!given.message.empty() || !given.tag.empty())) return UsageError("-m and --tag go with --commit");
+  if (!given.commit && (!given.message.empty() || !given.tag.empty() || !given.author.empty())) {
+    return UsageError("-m, --tag and --author go with --commit");
+  }
   if (geteuid() != 0) return Fail(EPERM, "only root can change the root directory; use `mirage mount --edit {}`", given.branch);
   TRY(CheckBranchName(given.branch));
   if (!given.tag.empty()) TRY(CheckTagName(given.tag));
@@ -224,7 +226,8 @@ Result<int> Run(Session& session, const Arguments& given) {
   request.commit = given.commit && !keep;
   request.message = given.message;
   request.tag = given.tag;
-  request.author = WhoAmI();
+  request.author = given.author;
+  request.user = WhoAmI();
   auto ended = ControlUnmount(library->path(), mount->overlay_id, request);
   if (ended) rmdir(root.c_str());
   if (!ended) return tl::make_unexpected(std::move(ended).error());
@@ -233,11 +236,7 @@ Result<int> Run(Session& session, const Arguments& given) {
     return Fail(ECANCELED, "the command ended with {}; nothing is committed, the overlay is kept: "
                 "mirage overlay commit {}, or discard", *code, mount->overlay_id);
   }
-  if (ended->version) {
-    PrintRef(session, ended->version->branch, ended->version->tag, ended->version->manifest);
-  } else if (given.commit) {
-    session.out->Line("no changes");
-  }
+  if (given.commit) PrintCommit(session, ended->version, ended->excluded);
   return *code;
 }
 
@@ -249,6 +248,7 @@ Action DeclareEnter(Options& options) {
   options.Flag("--commit", arguments->commit, "commit what was changed; if a given COMMAND fails, keep it as an overlay");
   options.Value("-m,--message", arguments->message, "with --commit: the message of the version");
   options.Value("--tag", arguments->tag, "with --commit: its tag; else the next vN");
+  options.Value("--author", arguments->author, "with --commit: its author; else you");
   return [arguments](Session& session) { return Run(session, *arguments); };
 }
 

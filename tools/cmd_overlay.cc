@@ -69,8 +69,9 @@ Result<int> Run(Session& session, Arguments& given) {
     return UsageError(resume ? "resume needs a mount point" : given.mountpoint + ": only resume takes a mount point");
   }
   if (!resume && (given.foreground || !given.raw_options.empty())) return UsageError("-f and -o go with resume");
-  if (!commit && (!given.commit.to_branch.empty() || !given.commit.message.empty() || !given.commit.tag.empty())) {
-    return UsageError("--to, -m and --tag go with commit");
+  if (!commit && (!given.commit.to_branch.empty() || !given.commit.message.empty() || !given.commit.tag.empty() ||
+                  !given.commit.author.empty())) {
+    return UsageError("--to, -m, --tag and --author go with commit");
   }
   if (!diff && given.print.statistics) return UsageError("--stat goes with diff");
   if (!given.favor.empty()) {
@@ -97,18 +98,10 @@ Result<int> Run(Session& session, Arguments& given) {
     return kExitDone;
   }
   if (commit) {
-    given.commit.author = WhoAmI();
     given.commit.say = [&session](std::string_view line) { session.Say(line); };
-    ASSIGN_OR_RETURN(const auto version, CommitOverlay(*library, overlay.id, given.commit));
-    if (version) {
-      PrintRef(session, version->branch, version->tag, version->manifest);
-    } else if (session.json) {
-      Json json;
-      json["changed"] = false;
-      session.out->Object(json);
-    } else {
-      session.out->Line("no changes");
-    }
+    ExcludedPaths excluded;
+    ASSIGN_OR_RETURN(const auto version, CommitOverlay(*library, overlay.id, given.commit, &excluded));
+    PrintCommit(session, version, excluded);
     return kExitDone;
   }
   TRY(DiscardOverlay(*library, overlay.id));
@@ -134,6 +127,7 @@ Action DeclareOverlay(Options& options) {
   options.Flag("--stat", arguments->print.statistics, "diff: sizes before and after, and a sum at the end");
   options.Value("-m,--message", arguments->commit.message, "commit: the message of the version");
   options.Value("--tag", arguments->commit.tag, "commit: its tag; else the next vN");
+  options.Value("--author", arguments->commit.author, "commit: its author; else as at the mount, else you");
   options.Value("-o,--options", arguments->raw_options, "resume: options as for `mirage mount`");
   options.Flag("-f,--foreground", arguments->foreground, "resume: stay in the foreground");
   return [arguments](Session& session) { return Run(session, *arguments); };

@@ -23,8 +23,8 @@ void PrintUnmounted(Session& session, const FoundMount& mount, bool discarded) {
 
 Result<int> UnmountReadOnly(Session& session, const Arguments& arguments, const FoundMount& mount) {
   const UnmountRequest& request = arguments.request;
-  if (!request.message.empty() || !request.tag.empty() || request.discard || request.commit) {
-    return UsageError(fmt::format("{}: a read-only mount; -m, --tag, --commit and --discard go with an edit mount",
+  if (!request.message.empty() || !request.tag.empty() || !request.author.empty() || request.discard || request.commit) {
+    return UsageError(fmt::format("{}: a read-only mount; -m, --tag, --author, --commit and --discard go with an edit mount",
                                   arguments.mountpoint));
   }
   if (auto status = Unmount(mount.mountpoint, false); !status) {
@@ -42,15 +42,16 @@ Result<int> UnmountEdit(Session& session, const Arguments& arguments, const Foun
   auto ended = ControlUnmount(mount.library, mount.overlay_id, arguments.request);
   if (!ended && (ended.error().code == ENOENT || ended.error().code == ECONNREFUSED)) {
     // Killed: nothing is lost that was synced, but nothing is committed that nobody asked for.
-    TRY(Unmount(mount.mountpoint, true));
+    if (auto unmounted = Unmount(mount.mountpoint, true); !unmounted) {
+      return Fail(unmounted.error().code, "{}; its daemon is dead, the edit is kept: `mirage overlay commit {}`",
+                  unmounted.error().message, mount.overlay_id);
+    }
     return Fail(EPIPE,
                 "{}: its daemon is dead; unmounted, the edit is kept: `mirage overlay commit {}`, or resume or discard",
                 mount.mountpoint, mount.overlay_id);
   }
   if (!ended) return tl::make_unexpected(std::move(ended).error());
-  if (ended->version) {
-    PrintRef(session, ended->version->branch, ended->version->tag, ended->version->manifest);
-  } else if (ended->discarded) {
+  if (ended->discarded) {
     PrintUnmounted(session, mount, true);
   } else if (ended->kept && session.json) {
     Json json;
@@ -59,12 +60,8 @@ Result<int> UnmountEdit(Session& session, const Arguments& arguments, const Foun
   } else if (ended->kept) {
     session.out->Line("overlay " + mount.overlay_id);
     session.Say(fmt::format("kept; `mirage overlay commit {}` makes a version of it", mount.overlay_id));
-  } else if (session.json) {
-    Json json;
-    json["changed"] = false;
-    session.out->Object(json);
   } else {
-    session.out->Line("no changes");
+    PrintCommit(session, ended->version, ended->excluded);
   }
   return kExitDone;
 }
@@ -76,15 +73,16 @@ Action DeclareUmount(Options& options) {
   options.Positional("MOUNTPOINT", arguments->mountpoint, "where a library or a branch is mounted", true);
   options.Value("-m,--message", arguments->request.message, "the message of the version");
   options.Value("--tag", arguments->request.tag, "its tag; else the next vN");
+  options.Value("--author", arguments->request.author, "its author; else as at the mount, else you");
   options.Flag("--discard", arguments->request.discard, "throw the changes away");
   options.Flag("--commit", arguments->request.commit, "commit, even if it was mounted with --detach");
   return [arguments](Session& session) -> Result<int> {
     const UnmountRequest& request = arguments->request;
     if (request.discard && request.commit) return UsageError("--discard and --commit exclude each other");
-    if (request.discard && (!request.message.empty() || !request.tag.empty())) {
-      return UsageError("--discard makes no version to give a message or a tag");
+    if (request.discard && (!request.message.empty() || !request.tag.empty() || !request.author.empty())) {
+      return UsageError("--discard makes no version to give a message, a tag or an author");
     }
-    arguments->request.author = WhoAmI();
+    arguments->request.user = WhoAmI();
     ASSIGN_OR_RETURN(const auto mount, FindMount(arguments->mountpoint));
     if (!mount) {
       return Fail(EINVAL, "{}: no mount of a library there; `findmnt -t fuse.mirfs` lists them", arguments->mountpoint);

@@ -64,6 +64,28 @@ out_has "^debian/v5 $id\$"
 expect 0 "$mirage" cat debian/v4:/other debian/v5:/other
 out_is $'mine\nyours'
 
+# A plain umount says nothing to who asked; what could not be committed is in the list.
+expect 0 "$mirage" mount --edit debian "$one"
+expect 0 "$mirage" mount --edit debian "$two"
+echo mine again >"$one/other"
+echo yours again >"$two/other"
+expect 0 "$mirage" umount "$one"
+expect 0 umount "$two"
+for ((i = 0; i < 100; i++)); do
+  expect 0 "$mirage" overlay list
+  grep -q ' mounted ' "$work/out" || break
+  sleep 0.1
+done
+out_has '^[0-9a-f]+ debian/v5 conflict .* commit: branch debian moved since debian/v5'
+out_has '^  conflict /other: both changed its content$'
+overlay=$(head -1 "$work/out" | cut -d' ' -f1)
+expect 0 "$mirage" cat debian/v6:/other
+out_is 'mine again'
+expect 0 "$mirage" overlay commit "$overlay" --to other
+out_has "^other/v1 $id\$"
+expect 0 "$mirage" cat other:/other
+out_is 'yours again'
+
 # detached: no version until told
 expect 0 "$mirage" mount --edit debian --detach -m later "$one"
 echo detached >"$one/detached"
@@ -78,13 +100,13 @@ out_has '^A /detached$'
 expect 0 "$mirage" overlay resume "$overlay" "$one"
 expect 0 umount "$one"
 expect 0 "$mirage" overlay commit "$overlay"
-out_has "^debian/v6 $id\$"
+out_has "^debian/v7 $id\$"
 expect 0 "$mirage" show debian
 out_has '^message: later$'
 expect 0 "$mirage" mount --edit debian --detach "$one"
 echo told >"$one/detached"
 expect 0 "$mirage" umount --commit "$one"
-out_has "^debian/v7 $id\$"
+out_has "^debian/v8 $id\$"
 expect 0 "$mirage" overlay list
 out_is ''
 
@@ -103,8 +125,16 @@ if [ "$(id -u)" = 0 ] && unshare -pm --fork true 2>/dev/null; then
   expect 7 "$mirage" enter small -- /bin/sh -c 'echo $$ >/etc/pid; cat /etc/pid; echo >/dev/null; sleep 100 & cat /proc/1/comm; exit 7'
   out_has '^mirage$'
   expect_error 1 '/etc/pid' "$mirage" cat small:/etc/pid
-  expect 0 "$mirage" enter small --commit -m inside --tag t -- /bin/sh -c 'echo made >/etc/made'
+  cp "$MIRAGE_LIBRARY/mirage.yaml" "$work/mirage.yaml"
+  echo 'exclude: [/etc/cache]' >>"$MIRAGE_LIBRARY/mirage.yaml"
+  expect 0 "$mirage" enter small --commit -m inside --tag t --author Eva -- /bin/sh -c 'echo made >/etc/made; echo x >/etc/cache'
   out_has "^small/t $id\$"
+  err_has '^not committed, excluded by mirage.yaml: 1 path$'
+  err_has '^  /etc/cache$'
+  mv "$work/mirage.yaml" "$MIRAGE_LIBRARY/mirage.yaml"
+  expect 0 "$mirage" show small
+  out_has '^author: Eva$'
+  expect_error 2 'go with --commit' "$mirage" enter small --author Eva
   expect 0 "$mirage" cat small:/etc/made
   out_is made
   expect_error 1 'ended with 3; nothing is committed.*overlay commit' "$mirage" enter small --commit -- /bin/sh -c 'echo x >/etc/x; exit 3'

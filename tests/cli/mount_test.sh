@@ -80,6 +80,54 @@ out_has '"version":"debian/gold"'
 expect 0 "$mirage" overlay list
 out_is ''
 
+# an author of one's own: at the mount, at the umount, at neither
+expect 0 "$mirage" mount --edit debian --author 'Eva <eva@host>, by day' "$mnt"
+echo 1 >"$mnt/author"
+expect 0 "$mirage" umount "$mnt"
+expect 0 "$mirage" show debian
+out_has '^author: Eva <eva@host>, by day$'
+expect 0 "$mirage" mount --edit debian --author Eva "$mnt"
+echo 2 >"$mnt/author"
+expect 0 "$mirage" umount "$mnt" --author Adam
+expect 0 "$mirage" show debian
+out_has '^author: Adam$'
+expect 0 "$mirage" mount --edit debian "$mnt"
+echo 3 >"$mnt/author"
+expect 0 "$mirage" umount "$mnt"
+expect 0 "$mirage" show debian
+out_has "^author: $(id -un)@"
+expect_error 2 'go with --edit' "$mirage" mount --author Eva "$mnt"
+expect 0 "$mirage" mount "$mnt"
+expect_error 2 'read-only mount' "$mirage" umount "$mnt" --author Eva
+expect 0 "$mirage" umount "$mnt"
+
+# what the library leaves out is said
+cp "$MIRAGE_LIBRARY/mirage.yaml" "$work/mirage.yaml"
+echo 'exclude: ["/var/cache/*", /etc/motd]' >>"$MIRAGE_LIBRARY/mirage.yaml"
+expect 0 "$mirage" mount --edit debian --tag platinum "$mnt"
+mkdir -p "$mnt/var/cache" && touch "$mnt"/var/cache/{1..21}
+expect 0 "$mirage" umount "$mnt"
+out_has "^debian/platinum $id\$"
+err_has '^not committed, excluded by mirage.yaml: 21 paths$'
+err_has '^  /var/cache/1$'
+[ "$(grep -c '^  /var/cache/' "$work/err")" = 20 ] || fail "not as many as are said"
+expect_error 1 '/var/cache/1' "$mirage" cat debian:/var/cache/1
+expect 0 "$mirage" mount --edit debian "$mnt"
+echo more >>"$mnt/etc/motd"
+expect 0 "$mirage" --json umount "$mnt"
+out_is '{"changed":false,"excluded":1,"excluded_paths":[{"path":"/etc/motd"}]}'
+expect 0 "$mirage" mount --edit debian --detach "$mnt"
+touch "$mnt/var/cache/later" "$mnt/later"
+expect 0 "$mirage" umount "$mnt"
+overlay=$(cut -d' ' -f2 "$work/out")
+expect_error 2 'go with commit' "$mirage" overlay discard "$overlay" --author Eva
+expect 0 "$mirage" --json overlay commit "$overlay" --author Eva --tag gold2
+err_has '^  /var/cache/later$'
+out_has '"excluded":1,"excluded_paths":\[\{"path":"/var/cache/later"\}\]'
+expect 0 "$mirage" show debian
+out_has '^author: Eva$'
+mv "$work/mirage.yaml" "$MIRAGE_LIBRARY/mirage.yaml"
+
 # killed: nothing that was synced is lost, nothing is committed unasked
 kill_daemon() {
   local process
@@ -98,7 +146,7 @@ expect 0 "$mirage" mounts
 out_is ''
 expect_error 1 'daemon is dead.*overlay commit' "$mirage" umount "$mnt"
 expect 0 "$mirage" overlay list
-out_has '^[0-9a-z-]+ debian/gold active '
+out_has '^[0-9a-z-]+ debian/gold2 active '
 overlay=$(cut -d' ' -f1 "$work/out")
 expect 0 "$mirage" overlay resume "$overlay" "$mnt"
 expect 0 cat "$mnt/survivor"

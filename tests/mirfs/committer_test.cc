@@ -41,8 +41,9 @@ class CommitterTest : public testing::LibraryTest {
     Must(overlay->MarkUnmounted(true));
     return overlay;
   }
-  Result<std::optional<Published>> CommitAndLetGo(std::unique_ptr<Overlay> overlay, const CommitOptions& options) {
-    return CommitOverlay(*library_, *overlay, options);
+  Result<std::optional<Published>> CommitAndLetGo(std::unique_ptr<Overlay> overlay, const CommitOptions& options,
+                                                  ExcludedPaths* excluded = nullptr) {
+    return CommitOverlay(*library_, *overlay, options, excluded);
   }
   OverlayInfo Only() {
     const auto overlays = Must(ListOverlays(*library_));
@@ -167,6 +168,24 @@ TEST_F(CommitterTest, TheSecondOfTwoIsKeptAndBecomesABranch) {
   EXPECT_EQ(std::vector{base_.manifest}, Must(ReadManifest(library_->objects(), branch->manifest)).parents);
 }
 
+// Another's lock was waited for in vain: that asks for no decision, and the next mount tries again.
+TEST_F(CommitterTest, ABusyLibraryIsNoConflict) {
+  Must(WriteFileAtomically(Env::Default(), path() + "/mirage.yaml", "lock_timeout_ms: 50\n"));
+  library_ = Must(Library::Open(path(), {}));
+  auto overlay = Edited("etc/hosts", "x");
+  const std::string id = overlay->info().id;
+  Must(model_.Publish(Must(Library::Open(path(), {})), "other"));
+  {
+    const auto lock = Must(FileLock::Acquire(Env::Default(), path() + "/locks/publish", LockMode::kExclusive, 0, "test"));
+    const auto refused = CommitAndLetGo(std::move(overlay), {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(EBUSY, refused.error().code);
+    EXPECT_NE(std::string::npos, refused.error().message.find("try again: mirage overlay commit " + id));
+  }
+  EXPECT_EQ(OverlayInfo::kUnmounted, Only().state);
+  EXPECT_TRUE(Must(CommitOverlay(*library_, id, {})));
+}
+
 TEST_F(CommitterTest, ATakenTagKeepsTheOverlay) {
   auto overlay = Edited("etc/hosts", "x", "v1");
   const std::string id = overlay->info().id;
@@ -207,14 +226,17 @@ TEST_F(CommitterTest, ExcludedPathsStayAsTheyWereAndAreNamed) {
   EXPECT_EQ(0, paths.Unlink("var/cache/old"));
   EXPECT_EQ(0, paths.Make("var/kept", FileType::kRegular, 0644));
   fs.reset();
-  std::string said;
-  const auto published =
-      Must(CommitAndLetGo(std::move(overlay), {.say = [&](std::string_view line) { said += line; }}));
+  ExcludedPaths excluded;
+  const auto published = Must(CommitAndLetGo(std::move(overlay), {}, &excluded));
   ASSERT_TRUE(published);
   model_.Make("var/kept", FileType::kRegular, 0644);
   EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
-  EXPECT_NE(std::string::npos, said.find("/var/cache/new"));
-  EXPECT_NE(std::string::npos, said.find("/var/cache/old"));
+  EXPECT_EQ(2u, excluded.count);
+  EXPECT_EQ((std::vector<std::string>{"/var/cache/new", "/var/cache/old"}), excluded.shown);
+  excluded.count = 21;
+  std::string said;
+  excluded.Say([&](std::string_view line) { said += std::string(line) + "\n"; });
+  EXPECT_EQ("not committed, excluded by mirage.yaml: 21 paths\n  /var/cache/new\n  /var/cache/old\n  ...\n", said);
 }
 
 TEST_F(CommitterTest, AnExcludedNameIsNoLinkToWhatWasChanged) {

@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <iostream>
+#include <thread>
 
 #include "mirfs/committer.h"
 #include "tests/mirfs/directory_library.h"
@@ -39,12 +40,13 @@ TEST(MountArguments, TakesWhatMountAndFstabPass) {
   EXPECT_FALSE(shown.allow_other);
   EXPECT_EQ(Must(Parse({"/lib", "/mnt", "-o", "branch=web,uid=root"})).uid, 0u);
   const auto edit =
-      Must(Parse({"-f", "-oedit=debian,message=one\\, two,tag=t", "-o", "allow_other", "--", "-lib", "/mnt"}));
+      Must(Parse({"-f", "-oedit=debian,message=one\\, two,tag=t,author=Eva", "-o", "allow_other", "--", "-lib", "/mnt"}));
   EXPECT_TRUE(edit.foreground);
   EXPECT_EQ(edit.library, "-lib");
   EXPECT_EQ(edit.edit_branch, "debian");
   EXPECT_EQ(edit.message, "one, two");
   EXPECT_EQ(edit.tag, "t");
+  EXPECT_EQ(edit.author, "Eva");
   EXPECT_TRUE(edit.default_permissions);
   EXPECT_TRUE(edit.edit());
 }
@@ -71,6 +73,7 @@ TEST(MountArguments, RefusesWhatItDoesNotKnow) {
                                              {"/lib", "/mnt", "-o", "edit="},
                                              {"/lib", "/mnt", "-o", "edit=a,resume=b"},
                                              {"/lib", "/mnt", "-o", "tag=t"},
+                                             {"/lib", "/mnt", "-o", "author=a"},
                                              {"/lib", "/mnt", "-o", "cache=-1"},
                                              {"/lib", "/mnt", "-o", "cache=lots"},
                                              {"/lib", "/mnt", "-o", "remount,ro"},
@@ -138,6 +141,10 @@ class MountTest : public DirectoryLibraryTest {
   std::string OverlayId() {
     const auto overlays = Must(ListOverlays(*library_));
     return overlays.size() == 1 ? overlays[0].id : "not one overlay";
+  }
+  std::string HeadAuthor() {
+    Must(library_->Refresh());
+    return Must(ReadManifest(*library_->snapshot(), Must(library_->snapshot()->Branch("debian"))->manifest)).author;
   }
   // "TAG CONTENT" of etc/motd at the branch's head.
   std::string Head() {
@@ -310,6 +317,103 @@ TEST_F(MountTest, ControlUnmountCommitsAndTellsTheVersion) {
   EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
 }
 
+// Where neither gives one it is who unmounts; of a plain umount, who mounted.
+TEST_F(MountTest, TheAuthorIsTakenFromTheUnmountThenFromTheMount) {
+  const auto author = [&](const std::string& options, const UnmountRequest& request) {
+    Start(options);
+    MustRun("date +%N >> " + mountpoint() + "/etc/motd");
+    EXPECT_TRUE(Must(ControlUnmount(library_->path(), OverlayId(), request)).version);
+    EXPECT_EQ(WaitForEnd(), 0);
+    return HeadAuthor();
+  };
+  EXPECT_EQ(author("edit=debian,author=Eva", {.author = "Adam", .user = "who"}), "Adam");
+  EXPECT_EQ(author("edit=debian,author=Eva", {.user = "who"}), "Eva");
+  EXPECT_EQ(author("edit=debian", {.user = "who"}), "who");
+  Start("edit=debian,author=Eva");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(HeadAuthor(), "Eva");
+  Start("edit=debian");
+  MustRun("echo again > " + mountpoint() + "/etc/motd");
+  MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(HeadAuthor(), WhoAmI());
+}
+
+TEST_F(MountTest, WhatWasExcludedIsSaidOnEveryRoad) {
+  MustRun("echo 'exclude: [/etc/cache*]' > " + path() + "/mirage.yaml");
+  const std::string unmount = "umount " + mountpoint() + " || fusermount3 -u " + mountpoint();
+  const auto edit = [&](const std::string& name) {
+    MustRun(": > " + log());
+    Start("edit=debian");
+    MustRun("cd " + mountpoint() + "/etc && echo " + name + " > motd && echo x > " + name);
+  };
+  const auto said = [&](const std::string& name) {
+    const std::string text = MustRun("cat " + log()) + "\n";
+    const size_t line = text.find("not committed, excluded by mirage.yaml: 1 path\n");
+    EXPECT_NE(line, std::string::npos) << text;
+    EXPECT_NE(text.find("  /etc/" + name + "\n", line), std::string::npos) << text;
+  };
+  edit("cache-plain");
+  MustRun(unmount);
+  EXPECT_EQ(WaitForEnd(), 0);
+  said("cache-plain");
+  edit("cache-term");
+  kill(daemon_, SIGTERM);
+  EXPECT_EQ(WaitForEnd(), 0);
+  said("cache-term");
+  edit("\"$(printf 'cache\\377')\"");
+  const auto result = Must(ControlUnmount(library_->path(), OverlayId(), {}));
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_EQ(result.excluded.count, 1u);
+  EXPECT_EQ(result.excluded.shown, std::vector<std::string>{"/etc/cache\xff"});
+  edit("cache-pending");
+  MustRun("sync -f " + mountpoint());
+  kill(daemon_, SIGKILL);
+  WaitForEnd();
+  MustRun("fusermount3 -uz " + mountpoint());
+  Must(Must(Overlay::Open(*library_, OverlayId()))->MarkUnmounted(true));
+  Start("edit=debian");
+  said("cache-pending");
+  MustRun(unmount);
+  EXPECT_EQ(WaitForEnd(), 0);
+}
+
+// Here its record cannot be written, as on a full disk.
+TEST_F(MountTest, AnEditThatCannotEndNamesItsOverlayAndTheCommand) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd");
+  const std::string id = OverlayId(), record = OverlayPath(path(), id) + "/overlay.json";
+  MustRun("mv " + record + " " + record + ".aside && mkdir " + record);
+  const auto result = ControlUnmount(library_->path(), id, {});
+  ASSERT_FALSE(result);
+  EXPECT_NE(result.error().message.find("the overlay is kept, try again: mirage overlay commit " + id), std::string::npos)
+      << result.error().message;
+  EXPECT_EQ(WaitForEnd(), 1);
+  EXPECT_NE(MustRun("cat " + log()).find("mirage overlay commit " + id), std::string::npos) << MustRun("cat " + log());
+  EXPECT_EQ(Head(), "v1 hello\n");
+  MustRun("rmdir " + record + " && mv " + record + ".aside " + record);
+  EXPECT_TRUE(Must(CommitOverlay(*library_, id, {})));
+  EXPECT_EQ(Head(), "v2 edited\n");
+}
+
+TEST_F(MountTest, ADaemonThatDiesInTheUnmountLeavesTheCommandToRun) {
+  Start("edit=debian");
+  MustRun("echo edited > " + mountpoint() + "/etc/motd && sync -f " + mountpoint());
+  const std::string id = OverlayId();
+  kill(daemon_, SIGSTOP);
+  std::thread killer([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    kill(daemon_, SIGKILL);
+  });
+  const auto result = ControlUnmount(library_->path(), id, {});
+  killer.join();
+  WaitForEnd();
+  ASSERT_FALSE(result);
+  EXPECT_NE(result.error().message.find("mirage overlay commit " + id), std::string::npos) << result.error().message;
+}
+
 TEST_F(MountTest, NothingChangedIsNoVersion) {
   Start("edit=debian");
   MustRun("cat " + mountpoint() + "/etc/motd");
@@ -343,6 +447,9 @@ TEST_F(MountTest, BusyNamesTheUsersAndDoesNothing) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code, EBUSY);
   EXPECT_NE(refused.error().message.find("sleep (pid " + std::to_string(user)), std::string::npos)
+      << refused.error().message;
+  EXPECT_NE(refused.error().message.find("nothing has happened to overlay " + OverlayId() + ", try again: mirage umount "),
+            std::string::npos)
       << refused.error().message;
   EXPECT_EQ(MustRun("cat " + mountpoint() + "/etc/motd"), "edited");
   kill(user, SIGKILL);
@@ -461,7 +568,7 @@ TEST_F(MountTest, AnAbortedConnectionIsNotAnUnmount) {
   MustRun("echo 1 > " + connection);
   EXPECT_EQ(WaitForEnd(), 1);
   EXPECT_EQ(Head(), "v1 hello\n");
-  EXPECT_EQ(Must(ListOverlays(*library_)).size(), 1u);
+  EXPECT_NE(MustRun("cat " + log()).find("mirage overlay commit " + OverlayId()), std::string::npos);
 }
 
 }  // namespace
