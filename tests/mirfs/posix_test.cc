@@ -528,6 +528,41 @@ void Xattrs(Log& log) {
   log.Say("trusted of a link", lsetxattr("symlink", "trusted.a", "1", 1, 0));
 }
 
+// A program that was changed is not the one that was given a privilege.
+void Capabilities(Log& log) {
+  // cap_net_bind_service, permitted and effective: struct vfs_cap_data of linux/capability.h, revision 2.
+  const uint8_t given[20] = {1, 0, 0, 2, 0, 4};
+  char read_back[64];
+  for (const char* path : {"file", "fresh"}) {
+    close(open(path, O_WRONLY | O_CREAT, 0755));
+    const auto after = [&](const char* what, const std::function<ssize_t()>& change) {
+      log.Say("give", setxattr(path, "security.capability", given, sizeof given, 0));
+      log.Say("has", getxattr(path, "security.capability", read_back, sizeof read_back));
+      log.Say(what, change());
+      log.Say("left", getxattr(path, "security.capability", read_back, sizeof read_back));
+    };
+    after("write", [&] {
+      const int file = open(path, O_WRONLY | O_CLOEXEC);
+      const ssize_t wrote = pwrite(file, "x", 1, 2);
+      close(file);
+      return wrote;
+    });
+    after("truncate", [&]() -> ssize_t { return truncate(path, 1); });
+    after("longer", [&]() -> ssize_t { return truncate(path, 5000); });
+    after("chown", [&]() -> ssize_t { return chown(path, kSomebody, kSomebody); });
+    after("chmod", [&]() -> ssize_t { return chmod(path, 0700); });
+    after("rename", [&]() -> ssize_t { return rename(path, "moved") != 0 ? -1 : rename("moved", path); });
+    after("allocate", [&]() -> ssize_t {
+      const int file = open(path, O_WRONLY | O_CLOEXEC);
+      const int done = fallocate(file, 0, 0, 10'000);
+      close(file);
+      return done;
+    });
+    log.Say("remove", removexattr(path, "security.capability"));
+    log.Say("gone", getxattr(path, "security.capability", read_back, sizeof read_back));
+  }
+}
+
 void AccessLists(Log& log) {
   if (log.Say("setfacl", system("setfacl -m u:65533:rw,g:65532:r file && setfacl -d -m u:65533:rwx,o::--- dir && "
                                 "setfacl -m u:65533:--- secret")) != 0) return;
@@ -607,7 +642,7 @@ constexpr Case kCases[] = {
     {"Renames", Renames},     {"Links", Links},           {"MakeAndRemove", MakeAndRemove}, {"Names", Names},
     {"Opens", Opens},         {"Unlinked", Unlinked},     {"Permissions", Permissions},     {"SetIdBits", SetIdBits},
     {"Times", Times},         {"Allocation", Allocation}, {"Maps", Maps},                   {"Locks", Locks},
-    {"Xattrs", Xattrs},       {"AccessLists", AccessLists}, {"DirectorySeeks", DirectorySeeks}};
+    {"Xattrs", Xattrs},       {"Capabilities", Capabilities}, {"AccessLists", AccessLists}, {"DirectorySeeks", DirectorySeeks}};
 
 class PosixTest : public DirectoryLibraryTest, public ::testing::WithParamInterface<Case> {
  protected:
@@ -685,6 +720,17 @@ TEST_P(PrivatePosixTest, SaysTheSameAsTheHost) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, PrivatePosixTest, ::testing::ValuesIn(kCases),
+                         [](const auto& one) { return std::string(one.param.name); });
+
+// Where the kernel cannot read and write files by itself it caches what is written, sizes and times with it.
+class WriteBackPosixTest : public PosixTest {
+ protected:
+  std::string options() const override { return "edit=main,allow_other,system,nopassthrough"; }
+};
+
+TEST_P(WriteBackPosixTest, SaysTheSameAsTheHost) { Compare(); }
+
+INSTANTIATE_TEST_SUITE_P(Cases, WriteBackPosixTest, ::testing::ValuesIn(kCases),
                          [](const auto& one) { return std::string(one.param.name); });
 
 }  // namespace
