@@ -1,5 +1,6 @@
 // The mirfs program: its words when it cannot mount, and every road out of an edit mount.
 #include "mirfs/mount.h"
+#include "mirfs/mount_status.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -223,10 +224,28 @@ TEST_F(MountTest, ShowsABranchOrAVersionAtTheMountPoint) {
   EXPECT_NE(RunShell(Mirfs("branch=none")).out.find("no such branch"), std::string::npos);
 }
 
+// Eight times as much is read as the cache may hold, after which it holds no more than that.
+TEST_F(MountTest, TheCacheKeepsItsSize) {
+  MustRun("head -c 16M /dev/urandom > " + source() + "/big");
+  ImportSource("debian");
+  for (const auto& [options, most] : {std::pair("cache=2M", size_t{2} << 20), std::pair("version=debian/v2", size_t{256} << 20)}) {
+    MustRun(Mirfs(options));
+    MustRun("cmp " + source() + "/big " + mountpoint() + (std::string(options) == "cache=2M" ? "/debian/v2" : "") + "/big");
+    const auto mounts = Must(ListMounts(*library_));
+    ASSERT_EQ(mounts.size(), 1u);
+    EXPECT_EQ(mounts[0].shows, std::string(options) == "cache=2M" ? "all versions" : "version debian/v2");
+    EXPECT_LE(mounts[0].cache_bytes, most);
+    EXPECT_GT(mounts[0].cache_bytes, most == size_t{2} << 20 ? 0u : size_t{8} << 20);
+    EXPECT_GT(mounts[0].cache_misses, 0u);
+    MustRun("umount " + mountpoint() + " || fusermount3 -u " + mountpoint());
+  }
+}
+
 TEST_F(MountTest, OthersSeeItOnlyWithAllowOtherAndByItsModes) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can be somebody else";
   MustRun("chmod 755 " + directory_.path() + " " + mountpoint() + " && cd " + source() +
-          " && echo secret > etc/shadow && chmod 600 etc/shadow && chmod 644 etc/motd && chmod 755 . etc");
+          " && echo secret > etc/shadow && chmod 600 etc/shadow && chmod 644 etc/motd && chmod 755 . etc && "
+          "echo listed > etc/listed && chmod 600 etc/listed && setfacl -m u:65534:r etc/listed");
   ImportSource("debian");
   const std::string other = "cd / && setpriv --reuid=65534 --regid=65534 --clear-groups ";
   const std::string unmount = "umount " + mountpoint();
@@ -235,8 +254,16 @@ TEST_F(MountTest, OthersSeeItOnlyWithAllowOtherAndByItsModes) {
   MustRun(unmount);
   MustRun(Mirfs("allow_other"));
   EXPECT_EQ(MustRun(other + "cat " + mountpoint() + "/debian/v2/etc/motd"), "hello");
-  EXPECT_NE(RunShell(other + "cat " + mountpoint() + "/debian/v2/etc/shadow").out.find("Permission denied"),
-            std::string::npos);
+  const std::string third = "cd / && setpriv --reuid=65533 --regid=65533 --clear-groups ";
+  for (const std::string& denied : {other + "cat " + mountpoint() + "/debian/v2/etc/shadow",
+                                    third + "cat " + mountpoint() + "/debian/v2/etc/listed"}) {
+    EXPECT_NE(RunShell(denied).out.find("Permission denied"), std::string::npos) << denied;
+  }
+  EXPECT_EQ(MustRun(other + "cat " + mountpoint() + "/debian/v2/etc/listed"), "listed");
+  MustRun(unmount);
+  // Modes are checked in a mount of its user alone too, if that is asked for. Root may pass them all.
+  MustRun(Mirfs("default_permissions"));
+  EXPECT_NE(MustRun("findmnt -no FS-OPTIONS " + mountpoint()).find("default_permissions"), std::string::npos);
   MustRun(unmount);
   MustRun(Mirfs("allow_other,uid=65534"));
   EXPECT_EQ(MustRun(other + "cat " + mountpoint() + "/debian/v2/etc/shadow"), "secret");
