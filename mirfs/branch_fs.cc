@@ -269,7 +269,7 @@ Status BranchFs::Housekeep() {
   Status result;
   for (auto& node : dirty) {
     const Pin pin(this, node);  // takes over the list's
-    auto synced = SyncNode(*node);
+    auto synced = SyncNode(*node, UpperFile::For::kBackground);
     if (synced) continue;
     MarkDirty(*node);
     if (result) result = std::move(synced);

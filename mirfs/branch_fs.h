@@ -210,7 +210,7 @@ class BranchFs final : public Filesystem {
   OpenFile MakeHandle(Node& node, int flags, bool host_file);  // likewise
   // The data file, if it holds all of the file's bytes and can be read and written without us; -1. Likewise.
   Result<int> HostFileOf(Node& node, int flags);
-  Status SyncNode(Node& node);
+  Status SyncNode(Node& node, UpperFile::For whom);
 
   const std::shared_ptr<Library> library_;
   Overlay& overlay_;

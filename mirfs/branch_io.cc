@@ -254,21 +254,21 @@ Status BranchFs::Allocate(NodeId id, Handle, int mode, uint64_t offset, uint64_t
   return {};
 }
 
-Status BranchFs::SyncNode(Node& node) {
+Status BranchFs::SyncNode(Node& node, UpperFile::For whom) {
   UpperFile* file = nullptr;
   {
     const std::shared_lock lock(node.mutex);
     if (node.removed) return {};
     file = node.file.get();  // stays as long as the node
   }
-  return file ? file->Sync(node.mutex) : Status();
+  return file ? file->Sync(node.mutex, whom) : Status();
 }
 
-Status BranchFs::Sync(NodeId id, Handle, bool) {
+Status BranchFs::Sync(NodeId id, Handle, bool data_only) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
   if (node->record.is_directory()) return db_.Sync();  // its names: whatever was answered before
   const uint64_t before = db_.sequence();
-  TRY(SyncNode(*node));
+  TRY(SyncNode(*node, data_only ? UpperFile::For::kData : UpperFile::For::kAll));
   const uint64_t after = db_.sequence();
   uint64_t changed = 0;
   {

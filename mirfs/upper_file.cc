@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -282,7 +283,66 @@ Status UpperFile::SetTimes(const struct timespec (&times)[2]) {
   return {};
 }
 
-Status UpperFile::Sync(std::shared_mutex& owner) {
+Status UpperFile::WriteOut(int descriptor, bool times) {
+  const std::lock_guard one_sync(write_out_mutex_);
+  if ((times ? ::fsync(descriptor) : ::fdatasync(descriptor)) == 0) return {};
+  auto failed = FailErrno(errno, "sync " + path_);
+  const std::lock_guard lock(host_mutex_);
+  failed_ = failed.value();
+  pages_lost_ = true;
+  return failed;
+}
+
+bool UpperFile::PagesLost() const {
+  const std::lock_guard lock(host_mutex_);
+  return pages_lost_;
+}
+
+Result<std::vector<unsigned char>> UpperFile::ResidentPages(uint64_t size) const {
+  const auto page = static_cast<uint64_t>(::getpagesize());
+  std::vector<unsigned char> resident((size + page - 1) / page);
+  if (size == 0) return resident;
+  ASSIGN_OR_RETURN(const int descriptor, Descriptor());
+  void* map = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, descriptor, 0);
+  if (map == MAP_FAILED) return FailErrno(errno, "map " + path_);
+  const int failed = ::mincore(map, size, resident.data()) != 0 ? errno : 0;
+  ::munmap(map, size);
+  if (failed) return FailErrno(failed, "map " + path_);
+  return resident;
+}
+
+Status UpperFile::RewriteLost() {
+  if (dirty_) {
+    std::vector<uint8_t> stored(bits_.size());
+    TRY(db_.VisitBlocks(inode_, [&](uint32_t piece, std::string_view bits) {
+      if (piece < dirty_pieces_.size() && bits.size() == kPieceBytes) {
+        std::memcpy(stored.data() + piece * kPieceBytes, bits.data(), kPieceBytes);
+      }
+      return true;
+    }));
+    ASSIGN_OR_RETURN(const auto host, Stat());
+    const auto size = static_cast<uint64_t>(host->st_size);
+    ASSIGN_OR_RETURN(const auto resident, ResidentPages(size));
+    std::string bytes;
+    for (uint64_t block = 0; block * kUpperBlockBytes < std::min(size, lower_valid_); ++block) {
+      if (!dirty_pieces_[block / kBlocksInPiece] || !IsUpper(block) || (stored[block / 8] >> (block % 8) & 1)) continue;
+      const uint64_t at = block * kUpperBlockBytes;
+      if (resident[at / static_cast<uint64_t>(::getpagesize())] & 1) {
+        bytes.clear();
+        TRY(ReadUpper(at, std::min(kUpperBlockBytes, size - at), &bytes));
+        TRY(WriteAll(at, bytes));
+      } else {
+        bits_[block / 8] = static_cast<uint8_t>(bits_[block / 8] & ~(1U << (block % 8)));
+      }
+    }
+    TRY(SetTimes({host->st_atim, host->st_mtim}));
+  }
+  const std::lock_guard lock(host_mutex_);
+  pages_lost_ = false;
+  return {};
+}
+
+Status UpperFile::Sync(std::shared_mutex& owner, For whom) {
   const std::lock_guard ordered(sync_mutex_);
   std::vector<std::pair<uint32_t, std::string>> pieces;
   int descriptor = -1;
@@ -290,6 +350,7 @@ Status UpperFile::Sync(std::shared_mutex& owner) {
     const std::unique_lock lock(owner);
     ASSIGN_OR_RETURN(const auto host, Stat());
     if (!host) return {};
+    if (PagesLost()) TRY(RewriteLost());
     ASSIGN_OR_RETURN(const int current, Descriptor());
     descriptor = ::fcntl(current, F_DUPFD_CLOEXEC, 0);  // it may be closed meanwhile
     if (descriptor < 0) return FailErrno(errno, "sync " + path_);
@@ -301,9 +362,10 @@ Status UpperFile::Sync(std::shared_mutex& owner) {
     dirty_ = false;
   }
   auto synced = [&]() -> Status {
-    if (::fdatasync(descriptor) != 0) return FailErrno(errno, "sync " + path_);
+    TRY(WriteOut(descriptor, whom == For::kAll));
     TRY(data_.SyncNames());
     if (pieces.empty()) return {};
+    if (PagesLost()) return Fail(EIO, "sync {}: failed for another", path_);
     OverlayDb::Batch batch;
     for (const auto& [piece, bits] : pieces) batch.PutBlocks(inode_, piece, bits);
     return db_.Write(batch);
@@ -313,7 +375,11 @@ Status UpperFile::Sync(std::shared_mutex& owner) {
     const std::unique_lock lock(owner);
     for (const auto& [piece, bits] : pieces) dirty_pieces_[piece] = dirty_ = true;
   }
-  return synced;
+  const std::lock_guard lock(host_mutex_);
+  if (!failed_) return synced;
+  const Error failed = *failed_;
+  if (whom != For::kBackground) failed_.reset();
+  return tl::make_unexpected(failed);
 }
 
 Status UpperFile::VisitRuns(const std::function<Status(uint64_t, uint64_t, Source)>& visit) const {

@@ -6,6 +6,9 @@
 // never bytes nobody wrote. Bytes from lower_valid on need no bit. lower_valid is the owner's (InodeRecord) and is made
 // durable before the data file is cut.
 //
+// The kernel tells once that it could not write a page, and counts the page as clean from then on. So a failure is kept for
+// the next caller who asks for the disk, whoever met it, and new bits wait until their blocks have been written again.
+//
 // Reads may run at once with each other; all else needs the owner's exclusive lock, but for Sync, which takes it itself.
 #pragma once
 
@@ -66,8 +69,10 @@ class UpperFile {
   Status SetTimes(const struct timespec (&times)[2]);                 // atime, mtime; of an existing data file
   // Whether the map has bits that a Sync would put.
   bool dirty() const { return dirty_; }
-  // Data to the disk, then new bits to the database (not synced there). Takes `owner` for moments.
-  Status Sync(std::shared_mutex& owner);
+  // Data to the disk, then new bits to the database (not synced there). Takes `owner` for moments. kAll: the times as well.
+  // kBackground: for nobody, who is told of a failure but stays not the only one: until a caller is, each Sync fails.
+  enum class For { kBackground, kData, kAll };
+  Status Sync(std::shared_mutex& owner, For whom);
   void Close();                            // gives the descriptor back; it is opened again when needed
   static uint32_t PiecesFor(uint64_t lower_size);
   // Visits [0, size) in runs: where the bytes come from. kHole reads as zeros.
@@ -84,6 +89,11 @@ class UpperFile {
   Status ReadUpper(uint64_t offset, size_t size, std::string* out) const;
   Status WriteAll(uint64_t offset, std::string_view bytes);
   void Touched() const;
+  Status WriteOut(int descriptor, bool times);
+  bool PagesLost() const;
+  Result<std::vector<unsigned char>> ResidentPages(uint64_t size) const;  // mincore(2)
+  // Makes the pages of blocks whose bits the database does not have dirty again; a block whose page is gone is lower again.
+  Status RewriteLost();
 
   OverlayDb& db_;
   DataDirectory& data_;
@@ -95,12 +105,15 @@ class UpperFile {
   std::vector<bool> dirty_pieces_;
   bool dirty_ = false;
   std::mutex sync_mutex_;                  // orders Syncs; before the owner's lock
-  mutable std::mutex host_mutex_;          // guards the five below; a leaf
+  std::mutex write_out_mutex_;             // a failure is remembered before the next sync; before host_mutex_
+  mutable std::mutex host_mutex_;          // guards all below; a leaf
   mutable int descriptor_ = -1;
   mutable bool exists_;
   mutable bool looked_;                    // exists_ is known
   mutable std::optional<struct stat> stat_;
   bool shared_ = false;
+  std::optional<Error> failed_;            // of a sync, and no caller was told
+  bool pages_lost_ = false;                // what was written before may be clean, and not on the disk
 };
 
 }  // namespace mirage

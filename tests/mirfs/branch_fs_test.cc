@@ -4,13 +4,48 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/fs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <map>
+#include <mutex>
 #include <random>
 
 #include "mirfs/committer.h"
 #include "tests/mirfs/model_tree.h"
 #include "tests/testing/store_fixture.h"
+
+namespace {
+
+// What the tested code asks of the disk for data files, by the call's name; and how many of the next are to fail.
+std::mutex disk_mutex;
+std::map<std::string, int> disk_calls;
+int disk_failures = 0;
+std::string disk_order;  // "d": a data file was synced, "l": a database's log
+
+int Sync(const char* call, long number, int descriptor) {
+  const std::string file = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor));
+  {
+    const std::lock_guard lock(disk_mutex);
+    if (file.ends_with(".log")) disk_order += 'l';
+    if (std::filesystem::path(file).parent_path().filename() == "data") {
+      disk_order += 'd';
+      ++disk_calls[call];
+      if (disk_failures > 0) {
+        --disk_failures;
+        errno = EIO;
+        return -1;
+      }
+    }
+  }
+  return static_cast<int>(syscall(number, descriptor));
+}
+
+}  // namespace
+
+extern "C" int fsync(int descriptor) { return Sync("fsync", SYS_fsync, descriptor); }
+extern "C" int fdatasync(int descriptor) { return Sync("fdatasync", SYS_fdatasync, descriptor); }
 
 namespace mirage {
 namespace {
@@ -342,6 +377,69 @@ TEST_F(BranchFsTest, UnsyncedBytesMayBeOlderButNeverForeign) {
   model_.Find("home/big")->bytes = after;
   BOTH(Write("home/big", 8192, std::string(4096, 'M')));
   EXPECT_EQ(0, paths_->Sync("home/big"));
+  Crash();
+  ExpectEqual();
+}
+
+TEST_F(BranchFsTest, FsyncIsForTheTimesToo) {
+  BOTH(Write("etc/init/a", 0, "S"));
+  const auto file = Must(paths_->Walk("etc/init/a"));
+  for (const bool data_only : {true, false}) {
+    {
+      const std::lock_guard lock(disk_mutex);
+      disk_calls.clear();
+    }
+    Must(fs_->Sync(file.id(), 0, data_only));
+    const std::lock_guard lock(disk_mutex);
+    EXPECT_EQ(data_only ? 1 : 0, disk_calls["fdatasync"]);
+    EXPECT_EQ(data_only ? 0 : 1, disk_calls["fsync"]);
+  }
+}
+
+TEST_F(BranchFsTest, AnErrorMetInTheBackgroundIsToldToTheNextFsync) {
+  const std::string before = model_.Find("home/big")->bytes;
+  BOTH(Write("home/big", 4096, std::string(4096, 'N')));
+  {
+    const std::lock_guard lock(disk_mutex);
+    disk_failures = 1;
+  }
+  EXPECT_FALSE(fs_->SyncAll());
+  EXPECT_FALSE(fs_->SyncAll()) << "told to nobody who wrote";
+  EXPECT_EQ(EIO, paths_->Sync("home/big"));
+  EXPECT_EQ(0, paths_->Sync("home/big"));
+  Must(fs_->SyncAll());
+  ExpectEqual();
+
+  // Nor is a version made of it unasked, when nobody could be told.
+  BOTH(Write("home/big", 8192, std::string(4096, 'M')));
+  {
+    const std::lock_guard lock(disk_mutex);
+    disk_failures = 1;
+  }
+  EXPECT_FALSE(fs_->SyncAll());
+  EXPECT_FALSE(fs_->Close());
+  Crash();
+  ExpectEqual();
+}
+
+TEST_F(BranchFsTest, BlocksThatCouldNotBeWrittenAreNeverZeros) {
+  BOTH(Write("home/big", 4096, std::string(4096, 'N')));
+  EXPECT_EQ(0, paths_->Sync("home/big"));
+  EXPECT_EQ(0, paths_->Write("home/big", 8192, std::string(4096, 'M')));
+  BOTH(Write("home/big", 16384, std::string(4096, 'O')));
+  // A page that could not be written, and that the kernel has dropped since.
+  const int data = open(overlay_->data().PathOf(Must(paths_->Walk("home/big")).id()).c_str(), O_RDWR);
+  ASSERT_GE(data, 0);
+  const bool punched = fallocate(data, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 8192, 4096) == 0;
+  close(data);
+  if (!punched) GTEST_SKIP() << "no filesystem for it here";
+  {
+    const std::lock_guard lock(disk_mutex);
+    disk_failures = 1;
+  }
+  EXPECT_EQ(EIO, paths_->Sync("home/big"));
+  EXPECT_EQ(0, paths_->Sync("home/big"));
+  ExpectEqual();
   Crash();
   ExpectEqual();
 }
