@@ -205,6 +205,7 @@ class BranchFs final : public Filesystem {
   void GiveReserve();                                    // for the database's next write
   Result<UpperFile*> FileOf(Node& node) const;           // node.mutex held exclusively, or node.file set
   Result<UpperFile*> WritableFileOf(Node& node);         // makes the data file; node.mutex held exclusively
+  Status RecordCut(Node& node, UpperFile& file);         // a data file's end before lower_valid is the new one; likewise
   Status Truncate(Node& node, uint64_t size);            // likewise
   void CloseIfIdle(Node& node);                          // likewise
   OpenFile MakeHandle(Node& node, int flags, bool host_file);  // likewise

@@ -76,7 +76,27 @@ Result<UpperFile*> BranchFs::WritableFileOf(Node& node) {
     }
   }
   data_written_ = true;
+  TRY(RecordCut(node, *file));
   return file;
+}
+
+// Until the record says so the data file's end alone keeps the bytes behind it out, and they would be back were it to grow. And
+// were the record first, the disk could have the data file uncut, with zeros where bytes of the lower content were.
+Status BranchFs::RecordCut(Node& node, UpperFile& file) {
+  InodeRecord& record = node.record;
+  if (record.lower_valid == 0) return {};
+  ASSIGN_OR_RETURN(const uint64_t size, file.Size());
+  if (size >= record.lower_valid) return {};
+  TRY(file.SyncData());
+  const uint64_t valid = std::exchange(record.lower_valid, size);
+  auto put = PutRecord(node);
+  if (put) put = db_.Sync();
+  if (!put) {
+    record.lower_valid = valid;
+    return put;
+  }
+  file.LowerValidTo(size);
+  return {};
 }
 
 void BranchFs::CloseIfIdle(Node& node) {
@@ -215,27 +235,23 @@ Status BranchFs::Truncate(Node& node, uint64_t size) {
   ASSIGN_OR_RETURN(UpperFile * file, FileOf(node));
   ASSIGN_OR_RETURN(const auto host, file->Stat());
   InodeRecord& record = node.record;
-  const uint64_t valid = record.lower_valid;
-  const bool cuts_lower = size < valid;
-  if (cuts_lower || (!host && size == valid)) {
+  if (!host && size <= record.lower_valid) {
     // Without a data file the record alone says the size.
+    const uint64_t valid = std::exchange(record.lower_valid, size);
     const struct timespec mtime = record.mtime, ctime = record.ctime;
-    record.lower_valid = std::min(size, valid);
     record.mtime = record.ctime = Now();
-    auto put = PutRecord(node);
-    // Were the data file cut first and grown again, a power cut could bring back bytes that were cut off.
-    if (put && cuts_lower && host) put = db_.Sync();
-    if (!put) {
+    if (auto put = PutRecord(node); !put) {
       record.lower_valid = valid;
       record.mtime = mtime;
       record.ctime = ctime;
       return put;
     }
     file->LowerValidTo(size);
-    if (!host) return {};
+    return {};
   }
   ASSIGN_OR_RETURN(file, WritableFileOf(node));
   TRY(file->Resize(size));
+  TRY(RecordCut(node, *file));
   CloseIfIdle(node);
   return {};
 }

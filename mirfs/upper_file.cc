@@ -382,6 +382,20 @@ Status UpperFile::Sync(std::shared_mutex& owner, For whom) {
   return tl::make_unexpected(failed);
 }
 
+Status UpperFile::SyncData() {
+  int descriptor = -1;
+  {
+    const std::lock_guard lock(host_mutex_);
+    descriptor = descriptor_ >= 0 ? ::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0)
+                                  : ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  }
+  if (descriptor < 0) return errno == ENOENT ? Status() : FailErrno(errno, "sync " + path_);
+  auto synced = WriteOut(descriptor, false);
+  ::close(descriptor);
+  TRY(synced);
+  return data_.SyncNames();
+}
+
 Status UpperFile::VisitRuns(const std::function<Status(uint64_t, uint64_t, Source)>& visit) const {
   ASSIGN_OR_RETURN(const auto host, Stat());
   const uint64_t size = host ? static_cast<uint64_t>(host->st_size) : lower_valid_;

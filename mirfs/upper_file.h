@@ -3,8 +3,8 @@
 // from the lower content, as far as that is valid. So the first write to a large file costs the write.
 //
 // What survives: a bit reaches the database only after fdatasync of the data, so a crash may show older bytes of a block,
-// never bytes nobody wrote. Bytes from lower_valid on need no bit. lower_valid is the owner's (InodeRecord) and is made
-// durable before the data file is cut.
+// never bytes nobody wrote. Bytes from lower_valid on need no bit. lower_valid is the owner's (InodeRecord); a data file is cut
+// before it, on the disk too, and may not grow until lower_valid is durable.
 //
 // The kernel tells once that it could not write a page, and counts the page as clean from then on. So a failure is kept for
 // the next caller who asks for the disk, whoever met it, and new bits wait until their blocks have been written again.
@@ -64,7 +64,7 @@ class UpperFile {
   Status Create();
   Status Write(uint64_t offset, std::string_view bytes);              // Create first
   void LowerValidTo(uint64_t size) { lower_valid_ = std::min(lower_valid_, size); }
-  Status Resize(uint64_t size);                                       // Create first; LowerValidTo first when it shrinks
+  Status Resize(uint64_t size);                                       // Create first
   Status Allocate(int mode, uint64_t offset, uint64_t length);        // Create first; fallocate(2) modes
   Status SetTimes(const struct timespec (&times)[2]);                 // atime, mtime; of an existing data file
   // Whether the map has bits that a Sync would put.
@@ -73,6 +73,8 @@ class UpperFile {
   // kBackground: for nobody, who is told of a failure but stays not the only one: until a caller is, each Sync fails.
   enum class For { kBackground, kData, kAll };
   Status Sync(std::shared_mutex& owner, For whom);
+  // The data file alone, size and bytes; any thread, whatever locks it has.
+  Status SyncData();
   void Close();                            // gives the descriptor back; it is opened again when needed
   static uint32_t PiecesFor(uint64_t lower_size);
   // Visits [0, size) in runs: where the bytes come from. kHole reads as zeros.

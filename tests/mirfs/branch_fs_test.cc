@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <random>
@@ -22,13 +23,18 @@ namespace {
 std::mutex disk_mutex;
 std::map<std::string, int> disk_calls;
 int disk_failures = 0;
-std::string disk_order;  // "d": a data file was synced, "l": a database's log
+std::string disk_order;            // "d": a data file was synced, "l": a database's log
+std::function<void()> before_log;  // called before a database's log is synced, with no lock held
 
 int Sync(const char* call, long number, int descriptor) {
   const std::string file = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(descriptor));
+  std::function<void()> before;
   {
     const std::lock_guard lock(disk_mutex);
-    if (file.ends_with(".log")) disk_order += 'l';
+    if (file.ends_with(".log")) {
+      disk_order += 'l';
+      before = before_log;
+    }
     if (std::filesystem::path(file).parent_path().filename() == "data") {
       disk_order += 'd';
       ++disk_calls[call];
@@ -39,6 +45,7 @@ int Sync(const char* call, long number, int descriptor) {
       }
     }
   }
+  if (before) before();
   return static_cast<int>(syscall(number, descriptor));
 }
 
@@ -105,11 +112,15 @@ class BranchFsTest : public testing::LibraryTest {
     Open();
   }
   // Goes on with a copy of the overlay as it is on the disk now, which is what a killed daemon leaves.
-  void Crash() {
-    const std::string from = overlay_->path(), id = "c0ffee" + std::to_string(crashes_++);
+  void Crash() { GoOnWith(CopyOverlay()); }
+  std::string CopyOverlay() {
+    std::string id = "c0ffee" + std::to_string(crashes_++);
     const std::string to = library_->overlays_path() + "/" + id;
-    std::filesystem::copy(from, to, std::filesystem::copy_options::recursive);
+    std::filesystem::copy(overlay_->path(), to, std::filesystem::copy_options::recursive);
     std::filesystem::remove(to + "/db/LOCK");
+    return id;
+  }
+  void GoOnWith(const std::string& id) {
     CloseFs();
     Must(overlay_->Remove());
     overlay_ = Must(Overlay::Open(*library_, id));
@@ -442,6 +453,37 @@ TEST_F(BranchFsTest, BlocksThatCouldNotBeWrittenAreNeverZeros) {
   ExpectEqual();
   Crash();
   ExpectEqual();
+}
+
+TEST_F(BranchFsTest, ATruncationIsDoneOrNotWhenItsDaemonDies) {
+  constexpr size_t kCut = 300000, kGrown = 400000;
+  BOTH(Write("home/big", 4096, std::string(4096, 'N')));
+  EXPECT_EQ(0, paths_->Sync("home/big"));
+  const std::string before = model_.Find("home/big")->bytes, cut = before.substr(0, kCut);
+  std::vector<std::string> copies;
+  {
+    const std::lock_guard lock(disk_mutex);
+    before_log = [&] { copies.push_back(CopyOverlay()); };
+    disk_order.clear();
+  }
+  BOTH(Truncate("home/big", kCut));
+  {
+    const std::lock_guard lock(disk_mutex);
+    before_log = {};
+    EXPECT_TRUE(disk_order.ends_with("dl")) << disk_order;
+  }
+  EXPECT_FALSE(copies.empty());
+  copies.push_back(CopyOverlay());
+  for (const std::string& copy : copies) {
+    GoOnWith(copy);
+    const std::string after = Must(paths_->Read("home/big"));
+    EXPECT_TRUE(after == before || after == cut) << copy;
+    if (after != cut) continue;
+    EXPECT_EQ(0, paths_->Truncate("home/big", kGrown));
+    EXPECT_TRUE(Must(paths_->Read("home/big")) == cut + std::string(kGrown - kCut, '\0')) << copy;
+  }
+  BOTH(Truncate("home/big", kGrown));
+  ExpectCommitEqual();
 }
 
 TEST_F(BranchFsTest, ListingStaysStableWhileNamesComeAndGo) {
