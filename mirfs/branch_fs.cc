@@ -17,6 +17,7 @@ namespace {
 
 constexpr uint64_t kUpperBit = uint64_t{1} << 63;
 constexpr auto kHousekeepingPeriod = std::chrono::seconds(5);
+constexpr size_t kManyRenamed = 64;  // a sync of the whole disk is the less
 
 }  // namespace
 
@@ -88,6 +89,7 @@ Status BranchFs::Start() {
   TRY(RemoveUnnamedFiles());
   GiveReserve();  // of a daemon before
   db_.OnFullDisk([this] { GiveReserve(); });
+  db_.BeforeSync([this] { return SyncRenamed(); });
   background_ = std::thread([this] { BackgroundLoop(); });
   return {};
 }
@@ -256,6 +258,59 @@ void BranchFs::Discard(NodeId inode) {
   discarded_.push_back(inode);
 }
 
+Status BranchFs::WriteBeforeNames(Node& node) {
+  if (node.record.type != FileType::kRegular || !node.record.may_have_data) return {};
+  ASSIGN_OR_RETURN(UpperFile * file, FileOf(node));
+  TRY(file->BeginWriting());
+  CloseIfIdle(node);
+  ASSIGN_OR_RETURN(auto pin, GetNode(node.id));
+  const std::lock_guard lock(renamed_mutex_);
+  renamed_.try_emplace(node.id, std::move(pin));
+  return {};
+}
+
+Status BranchFs::SyncRenamed() {
+  std::map<NodeId, Pin> renamed;
+  {
+    const std::lock_guard lock(renamed_mutex_);
+    renamed.swap(renamed_);
+  }
+  if (renamed.size() >= kManyRenamed) {
+    auto synced = data_.SyncAll();
+    if (synced) return synced;
+    const std::lock_guard lock(renamed_mutex_);
+    renamed_.merge(renamed);
+    return synced;
+  }
+  Status result;
+  for (auto& [id, node] : renamed) {
+    auto synced = node->file->SyncData();
+    if (synced) continue;
+    MarkDirty(*node);  // stays known until somebody was told
+    if (result) result = std::move(synced);
+  }
+  return result;
+}
+
+Status BranchFs::SyncRenamedMaps() {
+  std::vector<NodeId> renamed;
+  {
+    const std::lock_guard lock(renamed_mutex_);
+    for (const auto& [id, node] : renamed_) renamed.push_back(id);
+  }
+  for (const NodeId id : renamed) {
+    const auto node = GetNode(id);
+    if (!node) continue;
+    bool dirty = false;
+    {
+      const std::shared_lock lock((*node)->mutex);
+      dirty = (*node)->file && (*node)->file->dirty();
+    }
+    if (dirty) TRY(SyncNode(**node, UpperFile::For::kBackground));
+  }
+  return {};
+}
+
 Status BranchFs::Housekeep() {
   const std::lock_guard one_round(housekeeping_mutex_);
   std::vector<std::shared_ptr<Node>> dirty;
@@ -320,6 +375,8 @@ Status BranchFs::Close() {
   auto result = Housekeep();
   data_.RemoveSpares();
   GiveReserve();
+  db_.BeforeSync({});
+  renamed_.clear();
   {
     const std::lock_guard lock(table_mutex_);
     for (auto& [id, node] : nodes_) node->file.reset();

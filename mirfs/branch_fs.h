@@ -7,10 +7,11 @@
 //
 // Every operation on names or attributes is one atomic batch. They survive this process as they were answered, and a power cut
 // as a prefix of that order; fsync makes the file and all before it durable. A background thread syncs every few seconds, and
-// only then removes data files of what was unlinked, so that no name comes back without its bytes.
+// only then removes data files of what was unlinked, so that no name comes back without its bytes. Nor does a rename over another
+// file come without them: the kernel begins to write its file's bytes at the rename, and no sync of the database overtakes them.
 //
 // Locks, in this order: Listing::mutex, namespace_ (shared: lookups, listings; exclusive: changes of names), Node::mutex (several only under
-// namespace_ exclusive, by ascending id), UpperFile's, table_mutex_. UpperFile::sync_mutex_ comes before Node::mutex.
+// namespace_ exclusive, by ascending id), UpperFile's, the database's, renamed_mutex_, table_mutex_. UpperFile::sync_mutex_ comes before Node::mutex.
 #pragma once
 
 #include <atomic>
@@ -173,6 +174,9 @@ class BranchFs final : public Filesystem {
   void BackgroundLoop();
   Status Housekeep();                                    // one round of the background thread
   void Discard(NodeId inode);                            // its data file, once the database is synced
+  Status WriteBeforeNames(Node& node);                   // its data, before the database is synced; node.mutex held exclusively
+  Status SyncRenamed();                                  // the data of those; whatever locks are held but table_mutex_
+  Status SyncRenamedMaps();                              // what their block maps lack; no locks held
 
   // branch_nodes.cc: attributes, extended attributes.
   Result<NodeAttributes> Attributes(Node& node) const;   // node.mutex held
@@ -231,6 +235,8 @@ class BranchFs final : public Filesystem {
   Handle next_handle_ = 1;
   std::vector<std::shared_ptr<Node>> dirty_;             // their block maps are ahead of the database
   std::vector<NodeId> discarded_;                        // data files to remove after the next sync
+  std::mutex renamed_mutex_;
+  std::map<NodeId, Pin> renamed_;                        // over others since the last sync; guarded by renamed_mutex_
 
   std::atomic<bool> data_written_{false};                // since the last SyncAll
   std::atomic<uint64_t> host_handles_{0};                // through which the kernel may be writing

@@ -282,6 +282,7 @@ Status BranchFs::SyncNode(Node& node, UpperFile::For whom) {
 
 Status BranchFs::Sync(NodeId id, Handle, bool data_only) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  TRY(SyncRenamedMaps());
   if (node->record.is_directory()) return db_.Sync();  // its names: whatever was answered before
   const uint64_t before = db_.sequence();
   TRY(SyncNode(*node, data_only ? UpperFile::For::kData : UpperFile::For::kAll));

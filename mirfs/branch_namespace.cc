@@ -457,6 +457,8 @@ Status BranchFs::Rename(NodeId from, std::string_view from_name, NodeId to, std:
   }
 
   const NodeLocks locks({source.get(), target.get(), node.get(), victim.get()});
+  if (victim) TRY(WriteBeforeNames(*node));
+  if (exchange) TRY(WriteBeforeNames(*victim));
   std::vector<Stamps> stamps{Stamps(*source), Stamps(*target), Stamps(*node)};
   if (victim) stamps.emplace_back(*victim);
   OverlayDb::Batch batch;

@@ -173,6 +173,7 @@ Status OverlayDb::SyncTo(uint64_t sequence) {
   const std::lock_guard lock(sync_mutex_);
   if (synced_.load() >= sequence) return {};
   const uint64_t before = written_.load();
+  if (before_sync_) TRY(before_sync_());
   if (const auto status = impl_->db->SyncWAL(); !status.ok()) return FailDb(status, "sync");
   synced_.store(before);
   return {};

@@ -60,6 +60,9 @@ class OverlayDb {
   Status Write(const Batch& batch);        // atomic; ENOSPC, EIO
   // Called when a write found the disk full, before it is tried once more. Set before the database is used.
   void OnFullDisk(std::function<void()> make_room) { make_room_ = std::move(make_room); }
+  // Called before what was written is synced, on the thread and with the locks of whoever syncs; its error is the sync's. Set as
+  // the above.
+  void BeforeSync(std::function<Status()> prepare) { before_sync_ = std::move(prepare); }
   // A database of its own at `path` (a new directory), with all that was written before.
   Status CopyTo(const std::string& path) const;
   // Everything written before is on the disk when it returns.
@@ -82,6 +85,7 @@ class OverlayDb {
   struct Impl;
   std::unique_ptr<Impl> impl_;
   std::function<void()> make_room_;
+  std::function<Status()> before_sync_;
   std::atomic<uint64_t> written_{0}, synced_{0};
   std::mutex sync_mutex_;
 };

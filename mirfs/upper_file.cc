@@ -382,6 +382,14 @@ Status UpperFile::Sync(std::shared_mutex& owner, For whom) {
   return tl::make_unexpected(failed);
 }
 
+Status UpperFile::BeginWriting() {
+  ASSIGN_OR_RETURN(const auto host, Stat());
+  if (!host) return {};
+  ASSIGN_OR_RETURN(const int descriptor, Descriptor());
+  (void)::sync_file_range(descriptor, 0, 0, SYNC_FILE_RANGE_WRITE);
+  return {};
+}
+
 Status UpperFile::SyncData() {
   int descriptor = -1;
   {

@@ -73,6 +73,8 @@ class UpperFile {
   // kBackground: for nobody, who is told of a failure but stays not the only one: until a caller is, each Sync fails.
   enum class For { kBackground, kData, kAll };
   Status Sync(std::shared_mutex& owner, For whom);
+  // The kernel begins to write its pages.
+  Status BeginWriting();
   // The data file alone, size and bytes; any thread, whatever locks it has.
   Status SyncData();
   void Close();                            // gives the descriptor back; it is opened again when needed

@@ -2,7 +2,8 @@
 # The power fails under an edit mount. The library lies on an ext4 of its own, in a file; what the kernel has not written to
 # that file at one instant is lost: the file is copied at random instants while a program edits, and each copy is mounted as
 # the machine would after it came back. What was synced is there, names are a prefix of the order answered, a rename over a
-# synced file shows the old or the new one, whole, and no byte is read that nobody wrote.
+# file shows the old or the new one, whole, whether the new one was synced or not, a truncated file is as before or cut, and no
+# byte is read that nobody wrote.
 #
 # MIRAGE_TEST_CUTS: how many instants (default 6). MIRAGE_TEST_SEED: to have the same program again.
 . "$(dirname "$0")/lib.sh"
@@ -24,7 +25,9 @@ export MIRAGE_LIBRARY=$disk/library
 # Records of 16 bytes say what they are: of which block of `big`, and written by which step; step 0 is the version below.
 make_source "$work/source"
 perl -e 'for my $block (0..511) { printf("B%06d %07d\n", $block, 0) for 1..256 }' >"$work/source/big"
-perl -e 'printf("C%06d %07d\n", $_, 0) for 0..999' >"$work/source/whole"
+perl -e 'printf("C%06d %07d\n", $_, 0) for 0..999' | tee "$work/source/whole" >"$work/source/plain"
+mkdir "$work/source/cut"
+for file in $(seq 0 29); do head -c 262144 "$work/source/big" >"$work/source/cut/$file"; done
 expect 0 "$mirage" init
 expect 0 "$mirage" import "$work/source" debian
 expect 0 "$mirage" mount --edit debian "$mnt"
@@ -44,8 +47,9 @@ sub sync_directory { sysopen(my $top, $mnt, O_RDONLY | O_DIRECTORY) or die "open
 open(my $log, '>>', "$mnt/log") or die; $log->autoflush(1);
 sysopen(my $big, "$mnt/big", O_RDWR) or die;
 my $names = 0;
+my %size;
 for (my $step = 1;; ++$step) {
-  my $what = int(rand(10));
+  my $what = int(rand(14));
   if ($what < 2) {
     say_it("try log $step");
     print $log sprintf("L%06d %07d\n", 0, $step);
@@ -57,6 +61,24 @@ for (my $step = 1;; ++$step) {
     $new->flush; synced($new); close($new) or die;
     rename("$mnt/whole.new", "$mnt/whole") or die "rename: $!";
     if (rand() < 0.5) { sync_directory(); say_it("done whole $step") }
+  } elsif ($what >= 12) {
+    say_it("try plain $step");
+    open(my $new, '>', "$mnt/plain.new") or die;
+    printf $new "C%06d %07d\n", $_, $step for 0..999;
+    close($new) or die;
+    rename("$mnt/plain.new", "$mnt/plain") or die "rename: $!";
+    if (rand() < 0.3) { sync_directory(); say_it("done plain $step") }
+  } elsif ($what >= 10) {
+    # Block 0 is written, and then a long file gets short, or a short one shorter.
+    my $file = int(rand(30));
+    my $size = int(($size{$file} // 262144) * rand());
+    next if $size < 4096;
+    say_it("try cut $file $size $step");
+    sysopen(my $cut, "$mnt/cut/$file", O_RDWR) or die "open: $!";
+    syswrite($cut, sprintf("B%06d %07d\n", 0, $step) x 256) == 4096 or die "write: $!";
+    truncate($cut, $size) or die "truncate: $!";
+    $size{$file} = $size;
+    if (rand() < 0.3) { synced($cut); say_it("sync cut $file $size $step") }
   } elsif ($what < 7) {
     ++$names;
     say_it("try name $names");
@@ -77,12 +99,14 @@ PERL
 cat >"$work/check.pl" <<'PERL'
 use strict;
 my ($mnt, $said) = @ARGV;
-my (%tried, %done, %block_tried, %block_done, %pending);
+my (%tried, %done, %block_tried, %block_done, %pending, %cut_tried, %cut_done);
 open(my $in, '<', $said) or die;
 while (<$in>) {
   my @word = split;
   if ("@word[0,1]" eq 'try big') { push @{$block_tried{$word[2]}}, $word[3]; $pending{$word[2]} = $word[3] }
   elsif ("@word[0,1]" eq 'sync big') { %block_done = (%block_done, %pending); %pending = () }
+  elsif ("@word[0,1]" eq 'try cut') { push @{$cut_tried{$word[2]}}, [@word[3,4]] }
+  elsif ("@word[0,1]" eq 'sync cut') { $cut_done{$word[2]} = [@word[3,4]] }
   elsif ($word[0] eq 'try') { push @{$tried{$word[1]}}, $word[2] }
   else { $done{$word[1]} = $word[2] }
 }
@@ -90,12 +114,29 @@ my $bad = 0;
 sub bad { print "@_\n"; $bad = 1 }
 sub content { my $file = shift; local $/; open(my $in, '<', "$mnt/$file") or return undef; my $bytes = <$in>; close($in) or bad("$file: $!"); defined $bytes ? $bytes : '' }
 
-my $whole = content('whole');
-my @whole = $whole =~ /C\d{6} (\d{7})\n/g;
-bad("whole: " . length($whole) . " bytes, not one whole version") unless @whole == 1000 && length($whole) == 16000 && !grep { $_ != $whole[0] } @whole;
-my ($version, $least) = ($whole[0] + 0, $done{whole} || 0);
-bad("whole: version $version, but $least was synced") if $version < $least;
-bad("whole: version $version was never written") unless $version == 0 || grep { $_ == $version } @{$tried{whole}};
+for my $file ('whole', 'plain') {
+  my $whole = content($file);
+  my @whole = $whole =~ /C\d{6} (\d{7})\n/g;
+  bad("$file: " . length($whole) . " bytes, not one whole version") unless @whole == 1000 && length($whole) == 16000 && !grep { $_ != $whole[0] } @whole;
+  my ($version, $least) = (@whole ? $whole[0] + 0 : -1, $done{$file} || 0);
+  bad("$file: version $version, but $least was synced") if $version < $least;
+  bad("$file: version $version was never written") unless $version == 0 || grep { $_ == $version } @{$tried{$file}};
+  print "$file $version (synced $least), ";
+}
+
+for my $file (0..29) {
+  my $cut = content("cut/$file");
+  my ($size, $step) = @{$cut_done{$file} || [262144, 0]};
+  my @may = ([$size, $step], grep { $_->[1] > $step } @{$cut_tried{$file} || []});
+  bad("cut/$file: " . length($cut) . " bytes, which it never had") unless grep { $_->[0] == length($cut) } @may;
+  for my $at (0..int(length($cut) / 16) - 1) {
+    my $record = substr($cut, 16 * $at, 16);
+    my ($is, $by) = $record =~ /^B(\d{6}) (\d{7})\n$/;
+    next if defined $is && $is == int($at / 256) && ($by == 0 && ($at >= 256 || !$step) || $at < 256 && grep { $_->[1] == $by } @may);
+    bad("cut/$file: has '" . unpack('H*', $record) . "' at " . 16 * $at . ", synced was step $step");
+    last;
+  }
+}
 
 # Appended and synced: there; appended later: none of it, some or zeros as far as the file grew.
 my $log = content('log');
@@ -128,7 +169,7 @@ for my $block (0..511) {
   }
 }
 my $synced = grep { $_ } values %block_done;
-print "whole $version (synced $least), $count names (", $done{name} || 0, "), log of ", defined $log ? length($log) / 16 : 0, " (step ",
+print "$count names (", $done{name} || 0, "), log of ", defined $log ? length($log) / 16 : 0, " (step ",
   $done{log} || 0, "), $synced blocks synced\n";
 exit($bad);
 PERL

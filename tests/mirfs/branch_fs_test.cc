@@ -486,6 +486,59 @@ TEST_F(BranchFsTest, ATruncationIsDoneOrNotWhenItsDaemonDies) {
   ExpectCommitEqual();
 }
 
+TEST_F(BranchFsTest, WhatARenameReplacedGoesOnlyWhenTheNewBytesAreOnTheDisk) {
+  BOTH(Write("home/big", 4096, "a data file"));
+  const std::pair<const char*, std::function<void()>> roads[] = {
+      {"fsync of another", [&] { EXPECT_EQ(0, paths_->Sync("etc/init/a")); }},
+      {"fsync of a directory", [&] { EXPECT_EQ(0, paths_->Sync("home")); }},
+      {"a truncation", [&] { BOTH(Truncate("home/big", 300000)); }},
+      {"the background", [&] { Must(fs_->SyncAll()); }}};
+  for (const auto& [road, sync] : roads) {
+    BOTH(Chmod("etc/init/a", 0600));  // or fsync has nothing to do
+    for (const char* target : {"etc/passwd", "home/deep/er/x"}) {
+      BOTH(Make("new", FileType::kRegular, 0644));
+      BOTH(Write("new", 0, road));
+      {
+        const std::lock_guard lock(disk_mutex);
+        disk_order.clear();
+      }
+      BOTH(Rename("new", target));
+      {
+        const std::lock_guard lock(disk_mutex);
+        EXPECT_FALSE(disk_order.contains('d')) << "a rename waits for nothing";
+        disk_order.clear();
+      }
+      if (target == std::string("etc/passwd")) continue;
+      sync();
+      const std::lock_guard lock(disk_mutex);
+      EXPECT_GE(disk_order.find('l'), 2u) << road << ": " << disk_order;
+      EXPECT_TRUE(disk_order.contains('l')) << road;
+    }
+  }
+  ExpectEqual();
+
+  // A file that is partly lower, under another's name, has its new bytes too.
+  BOTH(Make("etc/big", FileType::kRegular, 0644));
+  BOTH(Write("home/big", 8192, std::string(4096, 'R')));
+  BOTH(Rename("home/big", "etc/big"));
+  EXPECT_EQ(0, paths_->Sync("etc"));
+  Crash();
+  ExpectEqual();
+
+  // Its bytes are lost: one sync of the names fails for it, and its own.
+  BOTH(Make("new", FileType::kRegular, 0644));
+  BOTH(Write("new", 0, "new"));
+  BOTH(Rename("new", "etc/passwd"));
+  {
+    const std::lock_guard lock(disk_mutex);
+    disk_failures = 1;
+  }
+  EXPECT_EQ(EIO, paths_->Sync("home"));
+  EXPECT_EQ(0, paths_->Sync("home"));
+  EXPECT_EQ(EIO, paths_->Sync("etc/passwd"));
+  EXPECT_EQ(0, paths_->Sync("etc/passwd"));
+}
+
 TEST_F(BranchFsTest, ListingStaysStableWhileNamesComeAndGo) {
   auto etc = Must(paths_->Walk("etc"));
   const Handle handle = Must(fs_->OpenDirectory(etc.id()));
