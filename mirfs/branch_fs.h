@@ -55,6 +55,7 @@ class BranchFs final : public Filesystem {
   Status ReadDirectory(NodeId node, Handle handle, uint64_t offset, bool plus,
                        const std::function<bool(const DirectoryItem&)>& add) override;
   Status ReadPieces(NodeId node, Handle handle, uint64_t offset, size_t size, Pieces* out) override;
+  Result<uint64_t> Seek(NodeId node, Handle handle, uint64_t offset, int whence) override;
   Result<std::string> GetXattr(NodeId node, std::string_view name) override;
   Result<std::vector<std::string>> ListXattrs(NodeId node) override;
   Result<struct statvfs> StatFilesystem() override;

@@ -216,6 +216,21 @@ Status BranchFs::ReadPieces(NodeId id, Handle, uint64_t offset, size_t size, Pie
   return {};
 }
 
+Result<uint64_t> BranchFs::Seek(NodeId id, Handle handle, uint64_t offset, int whence) {
+  ASSIGN_OR_RETURN(const auto attributes, GetAttributes(id));
+  if (!S_ISREG(attributes.stat.st_mode)) return Fail(EINVAL, "inode {:#x}: not a file", id);
+  const auto size = static_cast<uint64_t>(attributes.stat.st_size);
+  if (offset >= size) return Fail(ENXIO, "inode {:#x}: nothing at {}", id, offset);
+  // A mapping may have written anywhere where the kernel asks us for the bytes.
+  if (handle != kHostFileHandle) return whence == SEEK_DATA ? offset : size;
+  ASSIGN_OR_RETURN(const auto node, GetNode(id));
+  const std::shared_lock lock(node->mutex);
+  ASSIGN_OR_RETURN(const int descriptor, node->file->HostFile());
+  const off_t found = ::lseek(descriptor, static_cast<off_t>(offset), whence);
+  if (found < 0) return FailErrno(errno, "seek");
+  return static_cast<uint64_t>(found);
+}
+
 Result<size_t> BranchFs::Write(NodeId id, Handle, uint64_t offset, std::string_view bytes) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
   if (node->record.type != FileType::kRegular) return Fail(EINVAL, "inode {:#x}: not a file", id);

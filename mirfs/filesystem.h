@@ -72,6 +72,8 @@ class Filesystem {
     pieces.AppendTo(out);
     return {};
   }
+  // lseek(2) with SEEK_DATA or SEEK_HOLE. What the kernel may have changed in its pages is no hole. ENXIO
+  virtual Result<uint64_t> Seek(NodeId node, Handle handle, uint64_t offset, int whence) = 0;
   virtual Result<std::string> GetXattr(NodeId node, std::string_view name) = 0;   // ENODATA
   virtual Result<std::vector<std::string>> ListXattrs(NodeId node) = 0;
   virtual Result<struct statvfs> StatFilesystem() = 0;

@@ -53,13 +53,14 @@ enum Op {
   kCreate,
   kIoctl,
   kFallocate,
+  kLseek,
   kOpCount
 };
 constexpr std::array<const char*, kOpCount> kOpNames = {
     "lookup",   "forget",   "getattr",   "setattr",     "readlink",    "mknod",      "mkdir",    "unlink",
     "rmdir",    "symlink",  "rename",    "link",        "open",        "read",       "write",    "release",
     "fsync",    "opendir",   "readdir",     "readdirplus", "releasedir", "fsyncdir", "statfs",
-    "setxattr", "getxattr", "listxattr", "removexattr", "create",      "ioctl",      "fallocate"};
+    "setxattr", "getxattr", "listxattr", "removexattr", "create",      "ioctl",      "fallocate",   "lseek"};
 
 constexpr size_t kMostParts = 512;  // of a reply; writev takes 1024
 
@@ -489,7 +490,24 @@ void Fallocate(fuse_req_t req, fuse_ino_t node, int mode, off_t offset, off_t le
   });
 }
 
-// No access, lseek, copy_file_range, getlk, flock: the kernel does them itself. No flush: before it would send one, it
+// Only for SEEK_DATA and SEEK_HOLE. Behind a write-back cache the kernel alone knows how long a file is.
+void Lseek(fuse_req_t req, fuse_ino_t node, off_t offset, int whence, fuse_file_info* info) {
+  Guard(kLseek, req, [&](Filesystem& fs) {
+    if (!fs.read_only() && !ContextOf(req).wire.passthrough()) {
+      fuse_reply_err(req, ENOSYS);  // it asks no more, and takes a file for one piece of data
+      return;
+    }
+    if (offset < 0) {
+      fuse_reply_err(req, ENXIO);
+      return;
+    }
+    const auto found = fs.Seek(node, info ? info->fh : 0, static_cast<uint64_t>(offset), whence);
+    if (!found) return ReplyError(req, found.error());
+    fuse_reply_lseek(req, static_cast<off_t>(*found));
+  });
+}
+
+// No access, copy_file_range, getlk, flock: the kernel does them itself. No flush: before it would send one, it
 // writes back what a closed file holds, and it tells close() what failed; a request less for every file that is closed.
 fuse_lowlevel_ops Operations() {
   fuse_lowlevel_ops ops{};
@@ -525,6 +543,7 @@ fuse_lowlevel_ops Operations() {
   ops.removexattr = Removexattr;
   ops.ioctl = Ioctl;
   ops.fallocate = Fallocate;
+  ops.lseek = Lseek;
   return ops;
 }
 

@@ -426,6 +426,29 @@ Result<std::vector<SmallFile>> VersionsFs::SmallFilesOf(NodeId node, size_t most
   return files;
 }
 
+Result<uint64_t> VersionsFs::Seek(NodeId node, Handle, uint64_t offset, int whence) {
+  ASSIGN_OR_RETURN(const uint64_t size, SizeOf(node));
+  if (offset >= size) return Fail(ENXIO, "nothing at {}", offset);
+  ASSIGN_OR_RETURN(const auto inode, Find(node));
+  uint64_t found = size;
+  const auto walk = [&] {
+    return library_->contents().VisitSegments(inode->entry.id, size, offset, [&](uint64_t at, uint64_t, bool hole) {
+      if (hole != (whence == SEEK_HOLE)) return true;
+      found = at;
+      return false;
+    });
+  };
+  Status status = walk();
+  if (!status && status.error().code == ENOENT) {
+    TRY(library_->Refresh().map([](bool) {}));
+    status = walk();
+    if (!status && status.error().code == ENOENT) status.error().code = EIO;
+  }
+  TRY(status);
+  if (found == size && whence == SEEK_DATA) return Fail(ENXIO, "nothing but a hole from {} on", offset);
+  return found;
+}
+
 Result<uint64_t> VersionsFs::SizeOf(NodeId node) const {
   ASSIGN_OR_RETURN(const auto inode, Find(node));
   if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular) return Fail(EINVAL, "not a regular file");

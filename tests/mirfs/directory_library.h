@@ -48,6 +48,12 @@ inline std::string MustRun(const std::string& line) {
   return shell.out;
 }
 
+// Where lseek(2) finds, from `from` on, data (SEEK_DATA) and a hole (SEEK_HOLE): "0 4096", "- -" where there is none.
+inline std::string DataAndHole(const std::string& file, uint64_t from) {
+  return MustRun("perl -e 'open(my $in, q(<), $ARGV[0]) or die $!; print join(q( ), map { my $at = sysseek($in, $ARGV[1], $_);"
+                 " defined $at ? 0 + $at : $!{ENXIO} ? q(-) : $! } (3, 4))' " + file + " " + std::to_string(from));
+}
+
 class DirectoryLibraryTest : public LibraryTest {
  protected:
   std::string source() const { return directory_ / "source"; }

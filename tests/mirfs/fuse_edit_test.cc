@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "mirfs/committer.h"
+#include "mirfs/mount_status.h"
 #include "mirfs/overlay.h"
 #include "tests/mirfs/directory_library.h"
 
@@ -56,6 +57,8 @@ class EditMountTest : public DirectoryLibraryTest {
     EXPECT_EQ(before, In(kListing));
     EXPECT_FALSE(Commit()) << "looking is no change";
   }
+  // Whether the kernel writes files by itself, and has done so.
+  bool Passthrough() const { return !Must(ListMounts(*library_)).at(0).requests_by_kind.contains("write"); }
   void KillDaemon() {
     // The lock's file names the holder.
     const std::string words = MustRun("cat " + path() + "/overlays/" + OverlayId() + "/lock");
@@ -119,6 +122,37 @@ TEST_F(EditMountTest, MappedAndUnlinkedFiles) {
   EXPECT_EQ(0u, st.st_nlink);
   close(gone);
   ExpectCommitShowsTheSame();
+}
+
+TEST_F(EditMountTest, HolesAreToldWhereTheKernelHasThePagesOfTheHostsFile) {
+  for (const bool passthrough : {true, false}) {
+    if (!passthrough) {
+      (void)Commit();
+      Mount("edit=main,nopassthrough");
+    }
+    const std::string make = "truncate -s 8M holes && printf middle | dd of=holes bs=1 seek=3000000 conv=notrunc status=none";
+    MustRun("cd " + directory_ / "" + " && " + make);
+    In(make);
+    const std::string ours = DataAndHole(mount() + "/holes", 0), host = DataAndHole(directory_ / "holes", 0);
+    const bool told = passthrough && Passthrough();
+    EXPECT_EQ(told ? host : "0 8388608", ours);
+    EXPECT_EQ("- -", DataAndHole(mount() + "/holes", 8388608));
+    if (told) {
+      EXPECT_EQ(DataAndHole(directory_ / "holes", 4000000), DataAndHole(mount() + "/holes", 4000000));
+      In("cp --sparse=auto holes copy && cmp holes copy && [ $(du -k copy | cut -f1) -lt 100 ]");
+    }
+    // A lower file may be dirty anywhere in the kernel's pages.
+    EXPECT_EQ("5 10485763", DataAndHole(mount() + "/etc/sparse", 5));
+    const int sparse = open((mount() + "/etc/sparse").c_str(), O_RDWR);
+    char* map = static_cast<char*>(mmap(nullptr, 10 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, sparse, 0));
+    ASSERT_NE(MAP_FAILED, map);
+    map[5 << 20] = 'm';
+    EXPECT_EQ("0 10485763", DataAndHole(mount() + "/etc/sparse", 0));
+    In("cp --sparse=auto etc/sparse copy && cmp etc/sparse copy");
+    munmap(map, 10 << 20);
+    close(sparse);
+    EXPECT_EQ("- -", DataAndHole(mount() + "/etc/empty", 0));
+  }
 }
 
 TEST_F(EditMountTest, ManyWritersAtOnce) {

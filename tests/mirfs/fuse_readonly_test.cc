@@ -303,6 +303,34 @@ TEST_F(ReadOnlyMountTest, ExecutesMapsAndReadsDirect) {
           " && dd if=" + source() + "/usr/bin/big bs=4k skip=17 count=3 status=none | cmp - " + directory_ / "part");
 }
 
+TEST_F(ReadOnlyMountTest, TellsHolesToWhoSeeksThem) {
+  MustRun("cd " + source() + R"( && head -c 1000000 /dev/urandom > holes && truncate -s 9M holes && head -c 1000000 /dev/urandom >> holes &&
+          truncate -s 20M holes)");
+  ImportSource("debian");
+  const auto mount = Mount();
+  for (const char* file : {"holes", "etc/sparse", "usr/bin/big", "etc/empty"}) {
+    const uint64_t size = std::stoull(MustRun("stat -c %s " + source() + "/" + file));
+    for (const uint64_t from : {uint64_t{0}, uint64_t{500}, uint64_t{2} << 20, uint64_t{9500000}, uint64_t{15} << 20, size, size + 1}) {
+      const std::string said = DataAndHole(v(2) + "/" + file, from);
+      if (from >= size) {
+        EXPECT_EQ("- -", said) << file << " " << from;
+        continue;
+      }
+      // No data is called a hole, and most of each hole is known as one.
+      const auto number = [&](const std::string& text) { return text == "-" ? size : std::stoull(text); };
+      const auto split = [&](const std::string& two) {
+        return std::pair(number(two.substr(0, two.find(' '))), number(two.substr(two.find(' ') + 1)));
+      };
+      const auto [data, hole] = split(said);
+      const auto [host_data, host_hole] = split(DataAndHole(source() + "/" + file, from));
+      constexpr uint64_t kSlack = 1 << 20, kBlock = 4096;  // zeros in a block of the host may be a hole here
+      EXPECT_TRUE(data < host_data + kBlock && data + kSlack >= host_data) << file << " " << from << ": " << said;
+      EXPECT_TRUE(hole + kBlock > host_hole && hole <= host_hole + kSlack) << file << " " << from << ": " << said;
+    }
+  }
+  EXPECT_GT(mount->Requests("lseek"), 0u);
+}
+
 TEST_F(ReadOnlyMountTest, StatfsTellsThatNothingCanBeAdded) {
   const auto mount = Mount();
   EXPECT_EQ(MustRun("stat -f -c '%a %f %d %l %T' " + v(1)), "0 0 0 255 fuseblk");
