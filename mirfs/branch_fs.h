@@ -236,7 +236,7 @@ class BranchFs final : public Filesystem {
   Handle next_handle_ = 1;
   std::vector<std::shared_ptr<Node>> dirty_;             // their block maps are ahead of the database
   std::vector<NodeId> discarded_;                        // data files to remove after the next sync
-  std::mutex renamed_mutex_;
+  std::mutex renamed_mutex_;                             // before table_mutex_
   std::map<NodeId, Pin> renamed_;                        // over others since the last sync; guarded by renamed_mutex_
 
   std::atomic<bool> data_written_{false};                // since the last SyncAll

@@ -70,7 +70,7 @@ class UpperFile {
   // Whether the map has bits that a Sync would put.
   bool dirty() const { return dirty_; }
   // Data to the disk, then new bits to the database (not synced there). Takes `owner` for moments. kAll: the times as well.
-  // kBackground: for nobody, who is told of a failure but stays not the only one: until a caller is, each Sync fails.
+  // kBackground: nobody asked; a failure that no other caller was told of stays, and each Sync fails until one is.
   enum class For { kBackground, kData, kAll };
   Status Sync(std::shared_mutex& owner, For whom);
   // The kernel begins to write its pages.
