@@ -41,7 +41,7 @@ bool BranchFs::HoldReserve() {
   if (blocks(st.f_bavail) < 2 * reserve) return false;
   const int file = ::open(overlay_.reserve_path().c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (file < 0) return false;
-  reserve_held_ = ::fallocate(file, 0, 0, reserve) == 0;
+  reserve_held_ = ShareLikeItsDirectory(overlay_.reserve_path(), file) && ::fallocate(file, 0, 0, reserve) == 0;
   ::close(file);
   if (!reserve_held_) ::unlink(overlay_.reserve_path().c_str());
   return reserve_held_;

@@ -362,6 +362,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::Listen(const std::string& 
   const int code = errno;
   close(directory_fd);
   if (!bound) return FailErrno(code, "listen on " + server->path_);
+  TRY(ShareLikeItsDirectory(server->path_));
   server->stop_ = eventfd(0, EFD_CLOEXEC);
   server->thread_ = std::thread([raw = server.get()] { raw->Run(); });
   return server;

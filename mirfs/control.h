@@ -1,5 +1,5 @@
 // How an edit mount is ended from outside, and how a mount is found. The daemon listens on a Unix socket in its
-// overlay's directory (outside the mount, 0700 like the library); one JSON object a line goes each way:
+// overlay's directory (outside the mount, as private or as shared as the library); one JSON object a line goes each way:
 //
 //   -> {"do":"unmount","message":"...","tag":"...","author":"...","user":"...","discard":false,"commit":false}
 //   <- {"version":{"manifest":"<hex>","branch":"...","tag":"..."}} | {"unchanged":true} | {"discarded":true}

@@ -41,6 +41,10 @@ Result<int> DataDirectory::Make(uint64_t inode) {
   const std::string file = PathOf(inode);
   const int made = ::open(file.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (made < 0) return FailErrno(errno, "create " + file);
+  if (Status shared = ShareLikeItsDirectory(file, made); !shared) {
+    ::close(made);
+    return tl::make_unexpected(std::move(shared).error());
+  }
   const std::lock_guard lock(mutex_);
   ++made_;
   return made;

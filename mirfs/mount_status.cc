@@ -169,9 +169,9 @@ Result<std::vector<MountStatus>> ListMounts(const Library& library) {
 Result<std::unique_ptr<MountStatusServer>> MountStatusServer::Listen(const Library& library,
                                                                      std::function<MountStatus()> tell) {
   const std::string path = DirectoryOf(library);
-  if (mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-    if (errno == EROFS || errno == EACCES) return nullptr;
-    return FailErrno(errno, "make " + path);
+  if (Status made = library.env().MakeDirectory(path, 0700); !made && made.error().code != EEXIST) {
+    if (made.error().code == EROFS || made.error().code == EACCES) return nullptr;
+    return tl::make_unexpected(std::move(made).error());
   }
   const Descriptor directory(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() < 0) return FailErrno(errno, path);
@@ -185,6 +185,7 @@ Result<std::unique_ptr<MountStatusServer>> MountStatusServer::Listen(const Libra
       listen(listener.get(), 4) != 0) {
     return FailErrno(errno, fmt::format("listen on {}/{}", path, name));
   }
+  TRY(ShareLikeItsDirectory(path + "/" + name));
   auto server = std::unique_ptr<MountStatusServer>(new MountStatusServer);
   server->path_ = path + "/" + name;
   server->tell_ = std::move(tell);

@@ -1,6 +1,6 @@
-// What a mount tells of itself, to `mirage mounts`: each daemon listens on a Unix socket in its library (mounts/, 0700
-// like all of it) and answers whoever connects with one JSON object, then closes. It takes no request: nothing can be
-// asked of it but this.
+// What a mount tells of itself, to `mirage mounts`: each daemon listens on a Unix socket in its library (mounts/, as
+// private or as shared as all of it) and answers whoever connects with one JSON object, then closes. It takes no request:
+// nothing can be asked of it but this.
 #pragma once
 
 #include <cstdint>

@@ -12,6 +12,15 @@
 namespace mirage {
 namespace {
 
+constexpr mode_t kSharedDirectory = S_ISGID | S_IRWXU | S_IRWXG;
+constexpr mode_t kSharedFile = 0660;
+
+std::string ParentDirectory(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
 // Calls a system call again while signals interrupt it.
 template <typename Call>
 auto Retry(Call call) {
@@ -110,6 +119,7 @@ class PosixEnv final : public Env {
     }
     Descriptor fd(Retry([&] { return ::open(path.c_str(), flags, 0600); }));
     if (fd.get() < 0) return FailErrno(errno, "open " + path);
+    if ((flags & O_CREAT) != 0) TRY(ShareLikeItsDirectory(path, fd.get()));
     return std::make_unique<PosixFile>(std::move(fd), path);
   }
 
@@ -130,7 +140,7 @@ class PosixEnv final : public Env {
 
   Status MakeDirectory(const std::string& path, unsigned mode) override {
     if (::mkdir(path.c_str(), static_cast<mode_t>(mode)) < 0) return FailErrno(errno, "make directory " + path);
-    return {};
+    return ShareLikeItsDirectory(path);
   }
 
   Status RemoveDirectory(const std::string& path) override {
@@ -168,17 +178,24 @@ class PosixEnv final : public Env {
   }
 };
 
-std::string ParentDirectory(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
 }  // namespace
 
 Env& Env::Default() {
   static PosixEnv env;
   return env;
+}
+
+Status ShareLikeItsDirectory(const std::string& path, int descriptor) {
+  constexpr mode_t kSharing = S_ISGID | S_IRWXG;
+  struct stat st;
+  if (::stat(ParentDirectory(path).c_str(), &st) < 0 || (st.st_mode & kSharing) != kSharing) return {};
+  if ((descriptor < 0 ? ::lstat(path.c_str(), &st) : ::fstat(descriptor, &st)) < 0) {
+    return FailErrno(errno, "stat " + path);
+  }
+  const mode_t mode = S_ISDIR(st.st_mode) ? kSharedDirectory : kSharedFile;
+  if ((st.st_mode & ALLPERMS) == mode) return {};
+  if ((descriptor < 0 ? ::chmod(path.c_str(), mode) : ::fchmod(descriptor, mode)) == 0 || errno == EPERM) return {};
+  return FailErrno(errno, "share " + path);
 }
 
 Result<std::string> ReadWholeFile(Env& env, const std::string& path, uint64_t limit_bytes) {

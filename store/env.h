@@ -14,7 +14,7 @@ namespace mirage {
 
 enum class OpenMode {
   kRead,      // must exist
-  kCreate,    // must not exist (EEXIST); read and write, 0600
+  kCreate,    // must not exist (EEXIST); read and write, 0600 or as ShareLikeItsDirectory says
   kReadWrite, // must exist
   kOpenOrCreate,
 };
@@ -46,7 +46,8 @@ class Env {
   virtual Status Rename(const std::string& from, const std::string& to) = 0;
   virtual Status Link(const std::string& from, const std::string& to) = 0;  // a hard link; EEXIST is an error
   virtual Status Unlink(const std::string& path) = 0;
-  virtual Status MakeDirectory(const std::string& path, unsigned mode) = 0;   // EEXIST is an error
+  // EEXIST is an error. `mode`, or as ShareLikeItsDirectory says.
+  virtual Status MakeDirectory(const std::string& path, unsigned mode) = 0;
   virtual Status RemoveDirectory(const std::string& path) = 0;                // must be empty
   virtual Status SyncDirectory(const std::string& path) = 0;                  // names in it survive a power cut
   virtual Result<std::vector<std::string>> List(const std::string& path) = 0; // names, sorted, without . and ..
@@ -54,6 +55,12 @@ class Env {
 
   static Env& Default();  // the real disk
 };
+
+// Who may use a library is told by its directories alone. One that its group may write in and that hands its group on
+// (2770: `mirage init --shared`) shares what is made in it: files are 0660 and directories 2770 again, whatever the
+// umask. In any other this changes nothing. For what was just made at `path` by another road than Env's; `descriptor`:
+// it, if it is open. What another member made, who has a mode of his own for it, is left.
+Status ShareLikeItsDirectory(const std::string& path, int descriptor = -1);
 
 // Whole small files. WriteFileAtomically: temporary name, write, sync, rename, sync of the directory.
 Result<std::string> ReadWholeFile(Env& env, const std::string& path, uint64_t limit_bytes);

@@ -47,12 +47,32 @@ Status RefuseNetworkFilesystem(const std::string& path) {
   }
 }
 
+// Only root may give a group what it is not in itself.
+Status CheckMember(uint32_t group) {
+  if (::geteuid() == 0 || ::getegid() == group) return {};
+  const int count = ::getgroups(0, nullptr);
+  std::vector<gid_t> groups(static_cast<size_t>(std::max(count, 0)));
+  if (count < 0 || ::getgroups(count, groups.data()) < 0) return FailErrno(errno, "ask for the user's groups");
+  if (std::find(groups.begin(), groups.end(), group) != groups.end()) return {};
+  return Fail(EPERM, "group {}: you are not in it; only its members and root can share a library with it", group);
+}
+
+// Opens a directory to its user alone, or to a group; what is made in it follows (env.h).
+Status Protect(const std::string& path, const std::optional<uint32_t>& group) {
+  if (group && ::chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
+    return FailErrno(errno, fmt::format("give {} to group {}", path, *group));
+  }
+  if (::chmod(path.c_str(), group ? 02770 : 0700) != 0) return FailErrno(errno, fmt::format("protect {}", path));
+  return {};
+}
+
 // `path` and what lies above it, each name safe from a power cut: a library is no safer than its own name.
-Status MakeDirectories(Env& env, const std::string& path) {
+Status MakeDirectories(Env& env, const std::string& path, const std::optional<uint32_t>& group) {
   const std::string parent = path.substr(0, std::max<size_t>(path.rfind('/'), 1));
   if (const auto above = env.Stat(parent); !above) {
     if (above.error().code != ENOENT) return tl::make_unexpected(above.error());
-    TRY(MakeDirectories(env, parent));
+    TRY(MakeDirectories(env, parent, group));
+    TRY(Protect(parent, group));
   }
   TRY(env.MakeDirectory(path, 0700));
   if (const Status synced = env.SyncDirectory(parent); !synced && synced.error().code != EACCES) return synced;
@@ -134,15 +154,16 @@ Status Library::Create(const std::string& given_path, const CreateOptions& optio
   if (path.size() > 1 && path.back() == '/') path.pop_back();
   const auto info = env.Stat(path);
   if (!info && info.error().code != ENOENT) return tl::make_unexpected(info.error());
+  if (options.group) TRY(CheckMember(*options.group));
   const bool existed = info.has_value();
   if (existed) {
     TRY(ClearUnfinished(env, path));
   } else {
-    TRY(MakeDirectories(env, path));
+    TRY(MakeDirectories(env, path, options.group));
   }
   const auto fill = [&]() -> Status {
     if (!options.allow_network_filesystem) TRY(RefuseNetworkFilesystem(path));
-    if (::chmod(path.c_str(), 0700) != 0) return FailErrno(errno, fmt::format("protect {}", path));
+    TRY(Protect(path, options.group));
     for (const char* name : {"packs", "staging", "overlays", "locks", "locks/sessions"}) {
       TRY(env.MakeDirectory(path + "/" + name, 0700));
     }
@@ -178,6 +199,9 @@ Result<std::shared_ptr<Library>> Library::Open(const std::string& path, const Op
   if (!text) {
     if (text.error().code == ENOENT || text.error().code == ENOTDIR) {
       return Fail(ENOENT, "{}: no library there; make one with `mirage init {}`, or name yours with -L", path, path);
+    }
+    if (text.error().code == EACCES) {
+      return Fail(EACCES, "{}: Permission denied; a library is open to its owner, or to the group it is shared with", path);
     }
     return tl::make_unexpected(text.error());
   }

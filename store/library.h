@@ -90,8 +90,9 @@ class Library : public std::enable_shared_from_this<Library> {
     Env* env = &Env::Default();
     ChunkingParameters chunking;
     bool allow_network_filesystem = false;
+    std::optional<uint32_t> group{};  // shared with it; else its user's alone (env.h, ShareLikeItsDirectory)
   };
-  // EEXIST: there is a library, or a directory that is not empty. A failed Create leaves nothing behind.
+  // EEXIST: there is a library, or a directory that is not empty. EPERM: who asks is not in the group. A failed Create leaves nothing behind.
   static Status Create(const std::string& path, const CreateOptions& options);
   // ENOENT: no library there. EPROTONOSUPPORT: a newer format or an unknown incompatible feature.
   static Result<std::shared_ptr<Library>> Open(const std::string& path, const OpenOptions& options);

@@ -223,6 +223,41 @@ class EnvFileSystem final : public rocksdb::FileSystem {
   Env& env_;
 };
 
+// RocksDB's own files are 0644 less the umask, its lock too: in a shared library another member could not write there.
+class SharingFileSystem final : public rocksdb::FileSystemWrapper {
+ public:
+  using FileSystemWrapper::FileSystemWrapper;
+  const char* Name() const override { return "mirage sharing"; }
+
+  IOStatus NewWritableFile(const std::string& path, const FileOptions& options,
+                           std::unique_ptr<rocksdb::FSWritableFile>* result, IODebugContext* context) override {
+    return Share(path, FileSystemWrapper::NewWritableFile(path, options, result, context));
+  }
+  IOStatus ReopenWritableFile(const std::string& path, const FileOptions& options,
+                              std::unique_ptr<rocksdb::FSWritableFile>* result, IODebugContext* context) override {
+    return Share(path, FileSystemWrapper::ReopenWritableFile(path, options, result, context));
+  }
+  IOStatus NewLogger(const std::string& path, const IOOptions& options, std::shared_ptr<rocksdb::Logger>* result,
+                     IODebugContext* context) override {
+    return Share(path, FileSystemWrapper::NewLogger(path, options, result, context));
+  }
+  IOStatus CreateDir(const std::string& path, const IOOptions& options, IODebugContext* context) override {
+    return Share(path, FileSystemWrapper::CreateDir(path, options, context));
+  }
+  IOStatus CreateDirIfMissing(const std::string& path, const IOOptions& options, IODebugContext* context) override {
+    return Share(path, FileSystemWrapper::CreateDirIfMissing(path, options, context));
+  }
+  IOStatus LockFile(const std::string& path, const IOOptions& options, rocksdb::FileLock** lock,
+                    IODebugContext* context) override {
+    return Share(path, FileSystemWrapper::LockFile(path, options, lock, context));
+  }
+
+ private:
+  static IOStatus Share(const std::string& path, IOStatus made) {
+    return made.ok() ? ToIoStatus(ShareLikeItsDirectory(path)) : made;
+  }
+};
+
 }  // namespace
 
 class RocksDbEnv::Keeper final : public rocksdb::FileSystemWrapper {
@@ -240,12 +275,13 @@ class RocksDbEnv::Keeper final : public rocksdb::FileSystemWrapper {
 
 RocksDbEnv::RocksDbEnv(Env& env, Removal removal) {
   std::shared_ptr<rocksdb::FileSystem> files;
-  if (&env != &Env::Default()) files = std::make_shared<EnvFileSystem>(env);
-  if (removal == Removal::kWhenLet) {
-    keeper_ = std::make_shared<Keeper>(files ? files : rocksdb::FileSystem::Default());
-    files = keeper_;
+  if (&env != &Env::Default()) {
+    files = std::make_shared<EnvFileSystem>(env);
+  } else {
+    files = std::make_shared<SharingFileSystem>(rocksdb::FileSystem::Default());
   }
-  if (files) owned_ = rocksdb::NewCompositeEnv(files);
+  if (removal == Removal::kWhenLet) files = keeper_ = std::make_shared<Keeper>(files);
+  owned_ = rocksdb::NewCompositeEnv(files);
 }
 RocksDbEnv::~RocksDbEnv() = default;
 

@@ -1,6 +1,6 @@
 // RocksDB on the store's road to the disk (env.h): so that a fault injected there meets RocksDB's writes and syncs too, and
-// its place in the order of durability can be tested. Over Env::Default() it is RocksDB's own rocksdb::Env, at no cost.
-// Seen by the files that speak to RocksDB alone.
+// its place in the order of durability can be tested. Over Env::Default() it is RocksDB's own rocksdb::Env, at no cost,
+// but that what it makes is shared as all of a library is. Seen by the files that speak to RocksDB alone.
 //
 // It also stands between RocksDB and a fault of its own: when a record cannot be written to its MANIFEST, an ingest takes its
 // tables away again, though the record may be on the disk, whole, and then the database does not open: it names tables that are
@@ -24,7 +24,7 @@ class RocksDbEnv {
   ~RocksDbEnv();
   RocksDbEnv(const RocksDbEnv&) = delete;
   RocksDbEnv& operator=(const RocksDbEnv&) = delete;
-  rocksdb::Env* get() const { return owned_ ? owned_.get() : rocksdb::Env::Default(); }
+  rocksdb::Env* get() const { return owned_.get(); }
   // With kWhenLet: from now on nothing is removed, and each removal is said to be done; or removals are done again.
   void HoldRemovals();
   void LetRemove();

@@ -2,6 +2,7 @@
 #include "store/env.h"
 
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -54,6 +55,32 @@ TEST_F(EnvTest, OpenModes) {
   const Status status = file->WriteAt(0, "x");
   ASSERT_FALSE(status);
   EXPECT_NE(status.error().message.find(*this / "f"), std::string::npos) << "the error names the file";
+}
+
+TEST_F(EnvTest, WhatIsMadeInASharedDirectoryIsShared) {
+  const auto mode = [&](const std::string& name) {
+    return static_cast<unsigned>(std::filesystem::symlink_status(*this / name).permissions());
+  };
+  const mode_t umask_before = ::umask(077);
+  Must(env_.MakeDirectory(*this / "shared", 0700));
+  ASSERT_EQ(::chmod((*this / "shared").c_str(), 02770), 0);
+  Must(env_.MakeDirectory(*this / "shared/d", 0700));
+  Must(env_.Open(*this / "shared/d/created", OpenMode::kCreate));
+  Must(env_.Open(*this / "shared/d/opened", OpenMode::kOpenOrCreate));
+  Must(WriteFileAtomically(env_, *this / "shared/d/written", "x"));
+  EXPECT_EQ(mode("shared/d"), 02770U);
+  for (const char* name : {"created", "opened", "written"}) EXPECT_EQ(mode("shared/d/" + std::string(name)), 0660U) << name;
+  // Either bit alone shares nothing.
+  for (const mode_t alone : {mode_t{0770}, mode_t{02750}}) {
+    const std::string name = fmt::format("private{:o}", alone);
+    Must(env_.MakeDirectory(*this / name, 0700));
+    ASSERT_EQ(::chmod((*this / name).c_str(), alone), 0);
+    Must(env_.MakeDirectory(*this / name + "/d", 0700));
+    Must(env_.Open(*this / name + "/f", OpenMode::kCreate));
+    EXPECT_EQ(mode(name + "/d") & 0777, 0700U);
+    EXPECT_EQ(mode(name + "/f"), 0600U);
+  }
+  ::umask(umask_before);
 }
 
 TEST_F(EnvTest, DirectoriesListAndStat) {
