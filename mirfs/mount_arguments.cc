@@ -62,11 +62,13 @@ Result<size_t> ParseSize(const std::string& text) {
   return static_cast<size_t>(number) << shift;
 }
 
-// A number, or a name of this machine.
+}  // namespace
+
 Result<uint32_t> ParseOwner(const std::string& key, const std::string& value) {
   uint32_t id = 0;
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), id);
-  if (error == std::errc() && end == value.data() + value.size()) return id;
+  const bool nobodys = id == ~uint32_t{0};  // chown(2): leave it as it is
+  if (error == std::errc() && end == value.data() + value.size() && !nobodys) return id;
   if (key == "uid") {
     if (const passwd* user = getpwnam(value.c_str())) return user->pw_uid;
     return Fail(EINVAL, "uid={}: neither a number nor a user of this machine", value);
@@ -74,6 +76,8 @@ Result<uint32_t> ParseOwner(const std::string& key, const std::string& value) {
   if (const group* found = getgrnam(value.c_str())) return found->gr_gid;
   return Fail(EINVAL, "gid={}: neither a number nor a group of this machine", value);
 }
+
+namespace {
 
 Status ApplyOption(const std::string& option, MountArguments* arguments) {
   // Words of fstab and mount(8) that say nothing to us. suid and dev are among them: mount.fuse3 adds them unasked, and

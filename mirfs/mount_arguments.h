@@ -32,6 +32,9 @@ struct MountArguments {
 
 extern const char kMountUsage[];
 
+// `key`: "uid" or "gid". A number, or a name of this machine. EINVAL
+Result<uint32_t> ParseOwner(const std::string& key, const std::string& value);
+
 // EINVAL: usage; the message says what is wrong.
 Result<MountArguments> ParseMountArguments(int argc, const char* const* argv);
 

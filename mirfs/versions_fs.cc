@@ -393,15 +393,22 @@ Status VersionsFs::ReadPieces(NodeId node, Handle, uint64_t offset, size_t size,
   ASSIGN_OR_RETURN(const auto inode, Find(node));
   if (inode->kind != Kind::kLeaf || inode->entry.type != FileType::kRegular) return Fail(EINVAL, "not a regular file");
   if (offset >= inode->entry.size) return {};
-  const uint64_t known = library_->snapshot()->sequence();
   const size_t before = out->size();
-  Status status = reader_.Read(inode->entry, offset, size, out);
-  if (status || status.error().code != EIO) return status;
-  // Of a library on a read-only filesystem no session keeps the packs that this process knows, and a collection may have
-  // rewritten one: the newest snapshot knows where its chunks lie now.
-  if (!library_->Refresh() || library_->snapshot()->sequence() == known) return status;
-  out->ShrinkTo(before);
-  return reader_.Read(inode->entry, offset, size, out);
+  return ReadWhereItLies([&] {
+    out->ShrinkTo(before);
+    return reader_.Read(inode->entry, offset, size, out);
+  });
+}
+
+// Of a library on a read-only filesystem no session keeps the packs that this process knows, and a collection may have
+// rewritten one: the newest snapshot knows where its chunks lie now.
+Status VersionsFs::ReadWhereItLies(const std::function<Status()>& read) const {
+  const uint64_t known = library_->snapshot()->sequence();
+  Status status = read();
+  const auto missing = [&] { return !status && (status.error().code == EIO || status.error().code == ENOENT); };
+  if (missing() && library_->Refresh() && library_->snapshot()->sequence() != known) status = read();
+  if (missing()) status.error().code = EIO;  // an entry named the content: no "no such file"
+  return status;
 }
 
 Result<std::vector<SmallFile>> VersionsFs::SmallFilesOf(NodeId node, size_t most, uint64_t largest) const {
@@ -431,20 +438,13 @@ Result<uint64_t> VersionsFs::Seek(NodeId node, Handle, uint64_t offset, int when
   if (offset >= size) return Fail(ENXIO, "nothing at {}", offset);
   ASSIGN_OR_RETURN(const auto inode, Find(node));
   uint64_t found = size;
-  const auto walk = [&] {
+  TRY(ReadWhereItLies([&] {
     return library_->contents().VisitSegments(inode->entry.id, size, offset, [&](uint64_t at, uint64_t, bool hole) {
       if (hole != (whence == SEEK_HOLE)) return true;
       found = at;
       return false;
     });
-  };
-  Status status = walk();
-  if (!status && status.error().code == ENOENT) {
-    TRY(library_->Refresh().map([](bool) {}));
-    status = walk();
-    if (!status && status.error().code == ENOENT) status.error().code = EIO;
-  }
-  TRY(status);
+  }));
   if (found == size && whence == SEEK_DATA) return Fail(ENXIO, "nothing but a hole from {} on", offset);
   return found;
 }

@@ -140,6 +140,7 @@ class VersionsFs final : public Filesystem {
   Status ListRefs(NodeId node, const DirectoryInode& directory, uint64_t offset, bool plus, const AddItem& add);
   Status ListTree(NodeId node, const DirectoryInode& directory, uint64_t offset, bool plus, const AddItem& add);
   Result<std::shared_ptr<const LinkTable>> Links(const ObjectId& links) const;
+  Status ReadWhereItLies(const std::function<Status()>& read) const;  // again, if what is read may have moved
   uint64_t Hash(std::string_view bytes) const { return Hash(bytes, seed_); }
   uint64_t Hash(std::string_view bytes, uint64_t seed) const;
 

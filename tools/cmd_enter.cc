@@ -109,13 +109,14 @@ void MakePlaceInRun(const std::string& root) {
     return;
   }
   close(run);
-  for (size_t slash = target.find('/', 4); slash != target.npos; slash = target.find('/', slash + 1)) {
-    const int above = OpenInside(root, target.substr(0, target.rfind('/', slash - 1)), O_PATH | O_DIRECTORY);
-    const size_t name = target.rfind('/', slash - 1) + 1;
-    (void)mkdirat(above, target.substr(name, slash - name).c_str(), 0755);
-    close(above);
+  // Nothing is in there but what is made now: no link to follow.
+  const int empty = OpenInside(root, "run", O_PATH | O_DIRECTORY);
+  target.erase(0, std::strlen("run/"));
+  for (size_t slash = target.find('/'); slash != target.npos; slash = target.find('/', slash + 1)) {
+    (void)mkdirat(empty, target.substr(0, slash).c_str(), 0755);
   }
-  close(OpenInside(root, target, O_WRONLY | O_CREAT | O_EXCL));
+  close(openat(empty, target.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  close(empty);
 }
 
 // The name servers are the host's; the image's own resolv.conf lies under them, unchanged.

@@ -1,26 +1,7 @@
-#include <grp.h>
-
-#include <charconv>
-
+#include "mirfs/mount_arguments.h"
 #include "tools/verbs.h"
 
 namespace mirage {
-namespace {
-
-// By name, else by number.
-Result<uint32_t> FindGroup(const std::string& name) {
-  std::string buffer(1 << 20, '\0');
-  struct group entry {}, *found = nullptr;
-  ::getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
-  if (found != nullptr) return found->gr_gid;
-  uint32_t number = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error == std::errc() && end == name.data() + name.size() && number != static_cast<gid_t>(-1)) return number;
-  return UsageError(fmt::format("group {}: no such group; give its name or its number", name));
-}
-
-}  // namespace
-
 Action DeclareInit(Options& options) {
   struct Arguments {
     std::string directory, group;
@@ -35,7 +16,9 @@ Action DeclareInit(Options& options) {
     Library::CreateOptions create;
     create.allow_network_filesystem = arguments->network;
     if (!arguments->group.empty()) {
-      ASSIGN_OR_RETURN(create.group, FindGroup(arguments->group));
+      const auto group = ParseOwner("gid", arguments->group);
+      if (!group) return UsageError("--shared: " + group.error().message);
+      create.group = *group;
     }
     TRY(Library::Create(session.library_path, create));
     ASSIGN_OR_RETURN(const auto library, session.Open());

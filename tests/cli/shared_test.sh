@@ -22,8 +22,8 @@ check_shared() {
   [ -z "$wrong" ] || fail "after $last: $wrong"
 }
 
-expect_error 2 'no such group' "$mirage" init --shared=no-such-group
-expect_error 2 'no such group' "$mirage" init --shared=12x
+expect_error 2 'neither a number nor a group' "$mirage" init --shared=no-such-group
+expect_error 2 'neither a number nor a group' "$mirage" init --shared=12x
 expect_error 1 'not in it' as $first "$mirage" init --shared=$outsider "$work/none"
 [ ! -e "$work/none" ] || fail "something is left of an init that failed"
 
