@@ -17,7 +17,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr uint64_t kMaxRecordBytes = 256 << 10;
-constexpr int kSchema = 1;
+constexpr int kSchema = 2;
 // Longer than another process's glance at the lock (ListOverlays).
 constexpr int kLockWaitMs = 1000;
 
@@ -78,8 +78,9 @@ Result<OverlayInfo> DecodeInfo(const std::string& id, const std::string& text) {
   const auto damaged = [&] { return Fail(EIO, "overlay {}: overlay.json is damaged", id); };
   if (!json.is_object()) return damaged();
   try {
-    if (json.at("schema").get<int>() != kSchema) {
-      return Fail(EPROTONOSUPPORT, "overlay {}: made by a newer program", id);
+    if (const int schema = json.at("schema").get<int>(); schema != kSchema) {
+      return Fail(EPROTONOSUPPORT, "overlay {}: made by {} program: commit or discard it with that", id,
+                  schema < kSchema ? "an older" : "a newer");
     }
     OverlayInfo info;
     info.id = id;
@@ -228,8 +229,8 @@ Overlay::~Overlay() {
   if (!view_.empty()) static_cast<void>(RemoveTree(library_.env(), view_));
 }
 
-Status Overlay::OpenDb(bool create) {
-  ASSIGN_OR_RETURN(db_, OverlayDb::Open(library_.env(), path_ + "/db", create));
+Status Overlay::OpenDb(bool create, const RowStore::Limits& limits) {
+  ASSIGN_OR_RETURN(db_, OverlayDb::Open(library_.env(), path_ + "/db", create, limits));
   return {};
 }
 
@@ -260,7 +261,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateO
     ASSIGN_OR_RETURN(auto lock, LockOverlay(library, info.id));
     auto made = std::unique_ptr<Overlay>(new Overlay(library, path, info, std::move(lock)));
     TRY(library.env().MakeDirectory(made->data().path(), 0700));
-    TRY(made->OpenDb(true));
+    TRY(made->OpenDb(true, options.limits));
     TRY(made->Update(info));  // last: before it there is no overlay
     TRY(library.env().SyncDirectory(library.overlays_path()));
     return made;
@@ -269,7 +270,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Create(Library& library, const CreateO
   return overlay;
 }
 
-Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::string& id) {
+Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::string& id, const RowStore::Limits& limits) {
   if (!IsId(id)) return Fail(ENOENT, "overlay {}: no such overlay; see mirage overlay list", id);
   TRY(ReadInfo(library, id));
   ASSIGN_OR_RETURN(auto lock, LockOverlay(library, id));
@@ -277,7 +278,7 @@ Result<std::unique_ptr<Overlay>> Overlay::Open(Library& library, const std::stri
   auto overlay =
       std::unique_ptr<Overlay>(new Overlay(library, OverlayPath(library.path(), id), info, std::move(lock)));
   static_cast<void>(RemoveTree(library.env(), overlay->path_ + "/views"));
-  TRY(overlay->OpenDb(false));
+  TRY(overlay->OpenDb(false, limits));
   return overlay;
 }
 

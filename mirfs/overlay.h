@@ -2,7 +2,7 @@
 //
 //   overlays/<id>/overlay.json   what it is: branch, base, state, where mounted, what to say at the commit; replaced atomically
 //                 lock           flock'd by the daemon (or by a commit): a dead process holds none
-//                 db/            a RocksDB of its own: inode records, directory entries, block maps (overlay_db.h)
+//                 db/            its database: inode records, directory entries, block maps (overlay_db.h)
 //                 data/<inode>   file bytes (data_directory.h, upper_file.h)
 //                 reserve        room for the database while the kernel writes files by itself: given up when the disk is full
 //                 views/<id>     copies of db/ that a `diff` looks at; left ones are removed when the overlay is opened
@@ -57,7 +57,7 @@ Result<OverlayInfo> FindOverlay(Library& library, const std::string& id);
 // Removes an overlay and what is in it. EBUSY: it is mounted. ENOENT: none of that id.
 Status DiscardOverlay(Library& library, const std::string& id);
 
-// An overlay held by this process (or a view of one that another holds): its lock, record and database. Opens threads (RocksDB): not before a fork.
+// An overlay held by this process (or a view of one that another holds): its lock, record and database.
 // Not thread-safe but for db() and data().
 class Overlay {
  public:
@@ -66,11 +66,12 @@ class Overlay {
     std::string mountpoint{};     // absolute
     std::string message{}, tag{}, author{};
     bool detached = false;
+    RowStore::Limits limits{};
   };
   // A new overlay above the branch's head.
   static Result<std::unique_ptr<Overlay>> Create(Library& library, const CreateOptions& options);
   // An existing one. EBUSY: a live process has it. ENOENT: none of that id.
-  static Result<std::unique_ptr<Overlay>> Open(Library& library, const std::string& id);
+  static Result<std::unique_ptr<Overlay>> Open(Library& library, const std::string& id, const RowStore::Limits& limits = {});
   // One that may be mounted, as it was when its daemon copied its database to `database` (control.h): to look at, unlocked.
   // File bytes are those of now. The copy is removed with the object.
   static Result<std::unique_ptr<Overlay>> OpenView(Library& library, const std::string& id, const std::string& database);
@@ -99,7 +100,7 @@ class Overlay {
 
  private:
   Overlay(Library& library, std::string path, OverlayInfo info, std::optional<FileLock> lock);
-  Status OpenDb(bool create);
+  Status OpenDb(bool create, const RowStore::Limits& limits);
   Library& library_;
   std::string path_;
   OverlayInfo info_;

@@ -1,24 +1,27 @@
-// An overlay's RocksDB: typed keys, atomic batches, and the one place that knows what of it has reached the disk.
+// An overlay's database: typed keys, atomic batches, and the one place that knows what of it has reached the disk.
 //
 //   'I' inode               -> InodeRecord (inode_record.h)
 //   'D' directory, name     -> Dirent: a child, or a whiteout of the lower name
 //   'B' inode, piece        -> 128 bytes: which of 1024 4-KiB blocks of the file are the upper file's (upper_file.h)
 //   'O' inode               -> an orphan: unlinked, but still open when this was written
 //   'S'                     -> the next upper inode number that was never given out
-// Numbers in keys are big-endian, in values little-endian. A batch is in the write-ahead log (page cache) when Write returns:
-// it survives this process; Sync makes it survive a power cut. Batches survive as a prefix of the order of their writes.
+// Numbers in keys are big-endian, in values little-endian.
+//
+// They are rows of a RowStore (row_store.h).
+//
+// A batch survives this process when Write returns; Sync makes it survive a power cut. Batches survive as a prefix of the order of
+// their writes.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "mirfs/inode_record.h"
+#include "mirfs/row_store.h"
 #include "store/env.h"
 #include "store/result.h"
 
@@ -34,10 +37,6 @@ class OverlayDb {
  public:
   class Batch {
    public:
-    Batch();
-    ~Batch();
-    Batch(const Batch&) = delete;
-    Batch& operator=(const Batch&) = delete;
     void PutInode(uint64_t inode, const InodeRecord& record);
     void DeleteInode(uint64_t inode);
     void PutDirent(uint64_t directory, std::string_view name, const Dirent& dirent);
@@ -50,26 +49,22 @@ class OverlayDb {
 
    private:
     friend class OverlayDb;
-    struct Impl;
-    std::unique_ptr<Impl> impl_;
+    RowStore::Batch rows_;
   };
 
-  static Result<std::unique_ptr<OverlayDb>> Open(Env& env, const std::string& path, bool create);
-  ~OverlayDb();
+  // In the directory `path`, with `create` a new one. Starts no thread.
+  static Result<std::unique_ptr<OverlayDb>> Open(Env& env, const std::string& path, bool create,
+                                                 const RowStore::Limits& limits = {});
 
-  Status Write(const Batch& batch);        // atomic; ENOSPC, EIO
-  // Called when a write found the disk full, before it is tried once more. Set before the database is used.
-  void OnFullDisk(std::function<void()> make_room) { make_room_ = std::move(make_room); }
-  // Called before what was written is synced, on the thread and with the locks of whoever syncs; its error is the sync's. Set as
-  // the above.
-  void BeforeSync(std::function<Status()> prepare) { before_sync_ = std::move(prepare); }
-  // A database of its own at `path` (a new directory), with all that was written before.
-  Status CopyTo(const std::string& path) const;
+  // These are as the store says.
+  Status Write(Batch& batch) { return rows_->Write(batch.rows_); }
+  void OnFullDisk(std::function<void()> make_room) { rows_->OnFullDisk(std::move(make_room)); }
+  void BeforeSync(std::function<Status()> prepare) { rows_->BeforeSync(std::move(prepare)); }
+  Status CopyTo(const std::string& path) const { return rows_->CopyTo(path); }
+  uint64_t sequence() const { return rows_->sequence(); }
+  Status SyncTo(uint64_t sequence) { return rows_->SyncTo(sequence); }
   // Everything written before is on the disk when it returns.
   Status Sync() { return SyncTo(sequence()); }
-  // The number of the last write; SyncTo(n) does nothing when write n is already on the disk.
-  uint64_t sequence() const { return written_.load(); }
-  Status SyncTo(uint64_t sequence);
 
   Result<std::optional<InodeRecord>> Inode(uint64_t inode) const;
   Result<std::optional<Dirent>> Find(uint64_t directory, std::string_view name) const;
@@ -81,13 +76,8 @@ class OverlayDb {
   Status VisitBlocks(uint64_t inode, const std::function<bool(uint32_t piece, std::string_view bits)>& visit) const;
 
  private:
-  explicit OverlayDb(Env& env);
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
-  std::function<void()> make_room_;
-  std::function<Status()> before_sync_;
-  std::atomic<uint64_t> written_{0}, synced_{0};
-  std::mutex sync_mutex_;
+  explicit OverlayDb(std::unique_ptr<RowStore> rows) : rows_(std::move(rows)) {}
+  std::unique_ptr<RowStore> rows_;
 };
 
 }  // namespace mirage

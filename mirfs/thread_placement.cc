@@ -16,21 +16,25 @@
 namespace mirage {
 namespace {
 
-constexpr unsigned kFollowAfter = 16, kLookAgainEvery = 64;  // requests
+// Requests. Where the client is costs 2 us to know; each request from another processor takes 13 us more, and a client may move
+// every few milliseconds. (Looked for every 4, 8, 16 and 64 requests, an untar took 1.21, 1.18, 1.19 and 1.33 s.)
+constexpr unsigned kFollowAfter = 16, kLookAgainEvery = 16;
 constexpr auto kSilence = std::chrono::milliseconds(4);      // ends a placement
 constexpr auto kAtOnce = std::chrono::milliseconds(1);       // a request that comes so soon had been waiting
 constexpr auto kFirstPutOff = std::chrono::milliseconds(100), kLastPutOff = std::chrono::milliseconds(10'000);
 constexpr auto kGoesWell = std::chrono::seconds(1);          // a placement that lasts so long
 
-// Field 39 of /proc/TID/stat (proc(5)): the processor it ran on last. -1: not to be known.
-int LastProcessor(uint32_t thread) {
-  std::array<char, 32> path;
-  std::snprintf(path.data(), path.size(), "/proc/%u/stat", thread);
-  const int file = open(path.data(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return -1;
+// A thread's stat file, of it alone: that of a process adds up its threads. -1: there is none.
+int OpenStat(uint32_t thread) {
+  std::array<char, 64> path;
+  std::snprintf(path.data(), path.size(), "/proc/%u/task/%u/stat", thread, thread);
+  return open(path.data(), O_RDONLY | O_CLOEXEC);
+}
+
+// Its field 39 (proc(5)): the processor that the thread ran on last. -1: not to be known.
+int LastProcessor(int stat_file) {
   std::array<char, 1024> text;
-  const ssize_t size = read(file, text.data(), text.size());
-  close(file);
+  const ssize_t size = stat_file < 0 ? -1 : pread(stat_file, text.data(), text.size(), 0);
   std::string_view rest(text.data(), size > 0 ? static_cast<size_t>(size) : 0);
   const size_t name_end = rest.rfind(')');  // field 2, the name, may hold anything
   if (name_end == rest.npos) return -1;
@@ -102,6 +106,7 @@ ThreadPlacement::~ThreadPlacement() {
   }
   wake_.notify_all();
   if (watchdog_.joinable()) watchdog_.join();
+  if (stat_file_ >= 0) close(stat_file_);
 }
 
 void ThreadPlacement::ClientWaits(uint32_t client) {
@@ -136,9 +141,15 @@ void ThreadPlacement::Serves() {
 
 void ThreadPlacement::Follow(uint32_t client) {
   if (CPU_COUNT(&allowed_) < 2) return;
-  const int processor = LastProcessor(client);
-  if (processor < 0 || processor >= CPU_SETSIZE || !CPU_ISSET(processor, &allowed_)) return Free();
   const std::lock_guard lock(mutex_);
+  if (stat_of_ != client) {
+    if (stat_file_ >= 0) close(stat_file_);
+    stat_file_ = OpenStat(client);
+    stat_of_ = client;
+  }
+  const int processor = LastProcessor(stat_file_);
+  if (processor < 0) stat_of_ = 0;  // it has ended, and another may have its number
+  if (processor < 0 || processor >= CPU_SETSIZE || !CPU_ISSET(processor, &allowed_)) return PlaceAll(-1);
   if (processor == processor_ || Clock::now() < not_before_) return;
   if (!watchdog_.joinable()) watchdog_ = std::thread([this] { Watch(); });
   PlaceAll(processor);

@@ -63,6 +63,8 @@ class ThreadPlacement {
   std::atomic<uint64_t> requests_{0};  // of any
   std::atomic<bool> placed_{false};
   std::mutex mutex_;                   // guards all below
+  int stat_file_ = -1;                 // /proc's, of the thread `stat_of_`; -1: there is none
+  uint32_t stat_of_ = 0;
   std::vector<pid_t> threads_;
   int processor_ = -1;                 // where they are bound to; -1: they are free
   Clock::duration put_off_{};          // for how long the last placement was; zero: they go well

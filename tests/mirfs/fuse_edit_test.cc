@@ -2,8 +2,12 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <chrono>
+#include <random>
+#include <set>
+#include <thread>
 
 #include "mirfs/committer.h"
 #include "mirfs/mount_status.h"
@@ -180,6 +184,70 @@ TEST_F(EditMountTest, AKilledDaemonLosesNothingThatWasSynced) {
   Must(library_->Refresh());
   const InProcessMount versions(path(), directory_ / "versions");
   EXPECT_EQ(later, MustRun("cd " + directory_ / "versions/main/" + version->tag + " && " + kListing));
+}
+
+// Changes names and attributes, one after the other and none of them synced, until one is not answered.
+class Changer {
+ public:
+  explicit Changer(std::string root) : root_(std::move(root)) {}
+  using State = std::set<std::string>;  // "path mode links"
+
+  void Run(const std::atomic<bool>& stop) {
+    for (int i = 0; !stop; ++i) {
+      const std::string d = "d" + std::to_string(i), file = d + "/file", moved = d + "/moved", link = d + "/link";
+      if (!Step({}, {d + " 755 2"}, [&] { return mkdir(At(d), 0755); })) return;
+      if (!Step({}, {file + " 644 1"}, [&] {
+            const int made = open(At(file), O_CREAT | O_EXCL | O_WRONLY, 0644);
+            return made < 0 ? -1 : close(made);
+          })) return;
+      if (!Step({file + " 644 1"}, {file + " 604 1"}, [&] { return chmod(At(file), 0604); })) return;
+      if (!Step({file + " 604 1"}, {moved + " 604 1"}, [&] { return rename(At(file), At(moved)); })) return;
+      if (!Step({moved + " 604 1"}, {moved + " 604 2", link + " 604 2"}, [&] { return ::link(At(moved), At(link)); })) return;
+      if (i % 3 == 0 && !Step({moved + " 604 2", link + " 604 2"}, {link + " 604 1"}, [&] { return unlink(At(moved)); })) return;
+    }
+  }
+  // What was answered, and the same with what was asked for last.
+  const State& answered() const { return answered_; }
+  const State& asked() const { return asked_; }
+
+ private:
+  template <typename Call>
+  bool Step(const State& gone, const State& come, const Call& call) {
+    for (const std::string& line : gone) asked_.erase(line);
+    asked_.insert(come.begin(), come.end());
+    if (call() != 0) return false;
+    answered_ = asked_;
+    return true;
+  }
+  const char* At(const std::string& path) {
+    auto& kept = paths_[path];
+    kept = root_ + "/" + path;
+    return kept.c_str();
+  }
+  const std::string root_;
+  std::map<std::string, std::string> paths_;
+  State answered_, asked_;
+};
+
+TEST_F(EditMountTest, WhatWasAnsweredSurvivesAKillInMidOperation) {
+  std::mt19937 random(std::random_device{}());
+  for (int round = 0; round < 8; ++round) {
+    const std::string id = OverlayId(), place = "round" + std::to_string(round);
+    In("mkdir " + place);
+    Changer changer(mount() + "/" + place);
+    std::atomic<bool> stop{false};
+    std::thread thread([&] { changer.Run(stop); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 300));
+    KillDaemon();
+    stop = true;
+    thread.join();
+    Mount("resume=" + id);
+    Changer::State found;
+    std::istringstream listing(In("cd " + place + " && find . -mindepth 1 -printf '%P %m %n\n'"));
+    for (std::string line; std::getline(listing, line);) found.insert(line);
+    EXPECT_TRUE(found == changer.answered() || found == changer.asked())
+        << found.size() << " names, of " << changer.answered().size() << " that were answered";
+  }
 }
 
 }  // namespace
