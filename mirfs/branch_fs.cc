@@ -103,7 +103,7 @@ Status BranchFs::RemoveOrphans() {
   for (const NodeId inode : orphans) {
     ASSIGN_OR_RETURN(const auto record, db_.Inode(inode));
     OverlayDb::Batch batch;
-    if (record && record->lower) batch.DeleteBlocks(inode, UpperFile::PiecesFor(record->lower->size));
+    if (record && record->lower) db_.DeleteBlocks(inode, &batch);
     batch.DeleteInode(inode);
     batch.DeleteOrphan(inode);
     TRY(db_.Write(batch));
@@ -290,25 +290,6 @@ Status BranchFs::SyncRenamed() {
     if (result) result = std::move(synced);
   }
   return result;
-}
-
-Status BranchFs::SyncRenamedMaps() {
-  std::vector<NodeId> renamed;
-  {
-    const std::lock_guard lock(renamed_mutex_);
-    for (const auto& [id, node] : renamed_) renamed.push_back(id);
-  }
-  for (const NodeId id : renamed) {
-    const auto node = GetNode(id);
-    if (!node) continue;
-    bool dirty = false;
-    {
-      const std::shared_lock lock((*node)->mutex);
-      dirty = (*node)->file && (*node)->file->dirty();
-    }
-    if (dirty) TRY(SyncNode(**node, UpperFile::For::kBackground));
-  }
-  return {};
 }
 
 Status BranchFs::Housekeep() {

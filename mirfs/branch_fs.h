@@ -8,10 +8,11 @@
 // Every operation on names or attributes is one atomic batch. They survive this process as they were answered, and a power cut
 // as a prefix of that order; fsync makes the file and all before it durable. A background thread syncs every few seconds, and
 // only then removes data files of what was unlinked, so that no name comes back without its bytes. Nor does a rename over another
-// file come without them: the kernel begins to write its file's bytes at the rename, and no sync of the database overtakes them.
+// file come without them: the kernel begins to write its file's bytes at the rename, and no sync of the database overtakes them. (Of
+// a file of which some blocks are lower, bytes and block map go to the disk and the database before the rename.)
 //
 // Locks, in this order: Listing::mutex, namespace_ (shared: lookups, listings; exclusive: changes of names), Node::mutex (several only under
-// namespace_ exclusive, by ascending id), UpperFile's, the database's, renamed_mutex_, table_mutex_. UpperFile::sync_mutex_ comes before Node::mutex.
+// namespace_ exclusive, by ascending id), UpperFile's, the database's, renamed_mutex_, table_mutex_ (under which the database may be read: its last lock is a leaf). UpperFile::sync_mutex_ comes before Node::mutex.
 #pragma once
 
 #include <atomic>
@@ -177,7 +178,6 @@ class BranchFs final : public Filesystem {
   void Discard(NodeId inode);                            // its data file, once the database is synced
   Status WriteBeforeNames(Node& node);                   // its data, before the database is synced; node.mutex held exclusively
   Status SyncRenamed();                                  // the data of those; whatever locks are held but table_mutex_
-  Status SyncRenamedMaps();                              // what their block maps lack; no locks held
 
   // branch_nodes.cc: attributes, extended attributes.
   Result<NodeAttributes> Attributes(Node& node) const;   // node.mutex held
@@ -199,6 +199,8 @@ class BranchFs final : public Filesystem {
   NodeId TakeInodes(OverlayDb::Batch& batch, uint64_t count);  // the first; namespace_ held exclusively
   Status RemoveWhiteouts(OverlayDb::Batch& batch, Node& directory) const;  // all of an empty directory's entries
   bool IsAncestor(NodeId ancestor, NodeId node);
+  // Before a rename, with no locks held: if the file is partly lower, what was written of it is on the disk and in the database.
+  Status SyncIfPartlyLower(NodeId directory, std::string_view name);
 
   // branch_io.cc: file bytes.
   // ENOSPC when `bytes` more would take the last of the disk: data first, then new names, so that names can still be removed.

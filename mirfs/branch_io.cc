@@ -13,8 +13,8 @@
 namespace mirage {
 namespace {
 
-// What data leaves free of the disk, if it is not a very small one: a removal is written to the database's log, and
-// after a write that failed the database goes on only when it could write out what it holds in memory.
+// What data leaves free of the disk, if it is not a very small one: a removal is a record of the database's log, and now and then a
+// table of some megabytes.
 constexpr int64_t kReserveBytes = 32 << 20;
 
 }  // namespace
@@ -187,9 +187,7 @@ void BranchFs::Release(NodeId id, Handle handle) {
   if (node.file) node.file->Close();
   if (node.record.nlink > 0 || node.removed || node.record.is_directory()) return;
   OverlayDb::Batch batch;
-  if (node.record.lower && node.record.may_have_data) {
-    batch.DeleteBlocks(node.id, UpperFile::PiecesFor(node.record.lower->size));
-  }
+  if (node.record.lower && node.record.may_have_data) db_.DeleteBlocks(node.id, &batch);
   batch.DeleteInode(node.id);
   batch.DeleteOrphan(node.id);
   // If it cannot be written, the orphan goes when the overlay is opened the next time.
@@ -297,7 +295,6 @@ Status BranchFs::SyncNode(Node& node, UpperFile::For whom) {
 
 Status BranchFs::Sync(NodeId id, Handle, bool data_only) {
   ASSIGN_OR_RETURN(const auto node, GetNode(id));
-  TRY(SyncRenamedMaps());
   if (node->record.is_directory()) return db_.Sync();  // its names: whatever was answered before
   const uint64_t before = db_.sequence();
   TRY(SyncNode(*node, data_only ? UpperFile::For::kData : UpperFile::For::kAll));

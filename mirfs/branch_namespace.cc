@@ -196,7 +196,7 @@ void BranchFs::DropLink(OverlayDb::Batch& batch, Node& node, const struct timesp
     if (record.nlink == 0) batch.PutOrphan(node.id);
     return;
   }
-  if (record.lower && record.may_have_data) batch.DeleteBlocks(node.id, UpperFile::PiecesFor(record.lower->size));
+  if (record.lower && record.may_have_data) db_.DeleteBlocks(node.id, &batch);
   batch.DeleteInode(node.id);
 }
 
@@ -420,6 +420,22 @@ bool BranchFs::IsAncestor(NodeId ancestor, NodeId id) {
   }
 }
 
+Status BranchFs::SyncIfPartlyLower(NodeId directory, std::string_view name) {
+  Pin node;
+  {
+    ASSIGN_OR_RETURN(const auto parent, GetDirectory(directory));
+    const std::shared_lock lock(namespace_);
+    ASSIGN_OR_RETURN(const auto found, Find(*parent, name));
+    if (!found || found->type != FileType::kRegular) return {};
+    ASSIGN_OR_RETURN(node, NodeOf(*parent, name, *found));
+  }
+  {
+    const std::shared_lock lock(node->mutex);
+    if (!node->record.may_have_data || node->record.lower_valid == 0) return {};
+  }
+  return SyncNode(*node, UpperFile::For::kBackground);
+}
+
 Status BranchFs::Rename(NodeId from, std::string_view from_name, NodeId to, std::string_view to_name, unsigned flags) {
   if (flags & ~static_cast<unsigned>(RENAME_NOREPLACE | RENAME_EXCHANGE)) return Fail(EINVAL, "rename: flags {:#x}", flags);
   const bool exchange = flags & RENAME_EXCHANGE;
@@ -427,6 +443,8 @@ Status BranchFs::Rename(NodeId from, std::string_view from_name, NodeId to, std:
   ASSIGN_OR_RETURN(const auto source, GetDirectory(from));
   ASSIGN_OR_RETURN(const auto target, GetDirectory(to));
   TRY(CheckName(to_name));
+  if (!(flags & RENAME_NOREPLACE)) TRY(SyncIfPartlyLower(from, from_name));
+  if (exchange) TRY(SyncIfPartlyLower(to, to_name));
   const std::unique_lock lock(namespace_);
   if (target->removed) return Fail(ENOENT, "{}: the directory was removed", to_name);
   ASSIGN_OR_RETURN(const auto found, Find(*source, from_name));

@@ -358,8 +358,9 @@ Status NoteEnd(Overlay& overlay, const UnmountRequest& request) {
   if (!request.tag.empty()) info.tag = request.tag;
   if (!request.author.empty()) info.author = request.author;
   if (info.author.empty() && !info.detached) info.author = request.user;
+  if (!info.detached) return overlay.MarkUnmounted(/*data_synced=*/false, info);
   TRY(overlay.Update(info));
-  return info.detached ? overlay.data().SyncAll() : overlay.MarkUnmounted(/*data_synced=*/false);
+  return overlay.data().SyncAll();
 }
 
 // Behind the loop's end: a commit is due, then it is a version. The bytes of new files go to the library's disk, not to

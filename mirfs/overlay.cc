@@ -297,7 +297,10 @@ Result<std::string> Overlay::MakeView() const {
   }
   ASSIGN_OR_RETURN(const std::string id, NewId());
   std::string path = views + "/" + id;
-  TRY(db_->CopyTo(path));
+  if (auto copied = db_->CopyTo(path); !copied) {
+    static_cast<void>(RemoveTree(library_.env(), path));
+    return tl::make_unexpected(std::move(copied).error());
+  }
   return path;
 }
 
@@ -311,8 +314,8 @@ Status Overlay::Update(const OverlayInfo& info) {
   return {};
 }
 
-Status Overlay::MarkUnmounted(bool data_synced) {
-  OverlayInfo next = info_;
+Status Overlay::MarkUnmounted(bool data_synced, const OverlayInfo& info) {
+  OverlayInfo next = info;
   next.state = OverlayInfo::kUnmounted;
   next.boot = data_synced ? "" : BootId();
   if (!data_synced && next.boot.empty()) TRY(data_->SyncAll());

@@ -84,7 +84,8 @@ class Overlay {
   Status Update(const OverlayInfo& info);
   // The state kUnmounted, durably: from now on a commit is due even if this process dies; with `data_synced` also if
   // the machine does.
-  Status MarkUnmounted(bool data_synced);
+  Status MarkUnmounted(bool data_synced) { return MarkUnmounted(data_synced, info_); }
+  Status MarkUnmounted(bool data_synced, const OverlayInfo& info);  // and the rest of the record as `info` says
   // Active again, at `mountpoint` (resume).
   Status MarkMounted(const std::string& mountpoint);
 

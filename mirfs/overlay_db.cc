@@ -58,9 +58,6 @@ void OverlayDb::Batch::DeleteDirent(uint64_t directory, std::string_view name) {
 void OverlayDb::Batch::PutBlocks(uint64_t inode, uint32_t piece, std::string_view bits) {
   rows_.Put(BlocksKey(inode, piece), bits);
 }
-void OverlayDb::Batch::DeleteBlocks(uint64_t inode, uint32_t pieces) {
-  for (uint32_t piece = 0; piece < pieces; ++piece) rows_.Delete(BlocksKey(inode, piece));
-}
 void OverlayDb::Batch::PutOrphan(uint64_t inode) { rows_.Put(Key('O', inode), ""); }
 void OverlayDb::Batch::DeleteOrphan(uint64_t inode) { rows_.Delete(Key('O', inode)); }
 void OverlayDb::Batch::PutNextInode(uint64_t next) {
@@ -94,6 +91,13 @@ Result<uint64_t> OverlayDb::NextInode() const {
   if (!value) return uint64_t{0};
   if (value->size() != sizeof(uint64_t)) return Fail(EIO, "overlay: damaged inode counter");
   return LoadAt<uint64_t>(*value, 0);
+}
+
+void OverlayDb::DeleteBlocks(uint64_t inode, Batch* batch) const {
+  static_cast<void>(VisitBlocks(inode, [&](uint32_t piece, std::string_view) {
+    batch->rows_.Delete(BlocksKey(inode, piece));
+    return true;
+  }));
 }
 
 Status OverlayDb::VisitDirents(uint64_t directory,

@@ -42,7 +42,6 @@ class OverlayDb {
     void PutDirent(uint64_t directory, std::string_view name, const Dirent& dirent);
     void DeleteDirent(uint64_t directory, std::string_view name);
     void PutBlocks(uint64_t inode, uint32_t piece, std::string_view bits);
-    void DeleteBlocks(uint64_t inode, uint32_t pieces);  // pieces [0, pieces)
     void PutOrphan(uint64_t inode);
     void DeleteOrphan(uint64_t inode);
     void PutNextInode(uint64_t next);
@@ -69,6 +68,8 @@ class OverlayDb {
   Result<std::optional<InodeRecord>> Inode(uint64_t inode) const;
   Result<std::optional<Dirent>> Find(uint64_t directory, std::string_view name) const;
   Result<uint64_t> NextInode() const;      // 0: none given out yet
+  // Adds to the batch that all of the inode's blocks go. What of them cannot be read stays, and is nobody's.
+  void DeleteBlocks(uint64_t inode, Batch* batch) const;
   // Each in key order, until visit returns false.
   Status VisitDirents(uint64_t directory, const std::function<bool(std::string_view name, const Dirent&)>& visit) const;
   Status VisitInodes(const std::function<bool(uint64_t inode, const InodeRecord&)>& visit) const;

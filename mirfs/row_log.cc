@@ -130,8 +130,10 @@ Result<RowLog::SegmentRef> RowLog::Create(uint64_t first) {
 }
 
 Status RowLog::Append(uint64_t sequence, std::string* record) {
-  if (torn_) return Fail(EIO, "overlay: {}: a write failed, and could not be undone", directory_);
   const std::string_view payload = std::string_view(*record).substr(kRecordHeaderBytes);
+  if (record->size() > kMaxSegmentBytes - kSegmentHeaderBytes - segment_bytes()) {
+    return Fail(EFBIG, "overlay: {}: a record of {} bytes", directory_, record->size());
+  }
   std::string header;
   Put<uint64_t>(&header, 0);
   Put<uint64_t>(&header, sequence);
@@ -146,7 +148,8 @@ Status RowLog::Append(uint64_t sequence, std::string* record) {
   const uint64_t checksum = Checksum(std::string_view(*record).substr(8), open_->salt);
   std::memcpy(record->data(), &checksum, sizeof checksum);
   if (auto written = open_->file->WriteAt(open_->bytes, *record); !written) {
-    torn_ = !open_->file->Truncate(open_->bytes);
+    // Where it cannot be cut off, the segment ends before it, and the next one goes on.
+    if (!open_->file->Truncate(open_->bytes)) EndSegment();
     return written;
   }
   open_->bytes += record->size();
@@ -169,7 +172,6 @@ void RowLog::DropThrough(uint64_t sequence) {
 
 Status RowLog::Sync() {
   const std::lock_guard one_sync(sync_mutex_);
-  if (!sync_error_) return sync_error_;
   std::vector<SegmentRef> due;
   {
     const std::lock_guard lock(mutex_);
@@ -179,13 +181,18 @@ Status RowLog::Sync() {
   bool new_names = false;
   for (const SegmentRef& segment : due) {
     const uint64_t last = segment->last;
-    if (sync_error_ = segment->file->Sync(); !sync_error_) return sync_error_;
+    if (segment->sync_error) segment->sync_error = segment->file->Sync();
+    TRY(segment->sync_error);
     segment->synced = last;
     new_names |= !segment->name_synced;
   }
   if (new_names) {
-    if (sync_error_ = env_.SyncDirectory(directory_); !sync_error_) return sync_error_;
-    for (const SegmentRef& segment : due) segment->name_synced = true;
+    const auto synced = env_.SyncDirectory(directory_);
+    for (const SegmentRef& segment : due) {
+      segment->name_synced = true;
+      if (!synced) segment->sync_error = synced;
+    }
+    return synced;
   }
   return {};
 }

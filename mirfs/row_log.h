@@ -35,7 +35,8 @@ class RowLog {
 
   // Visits every record behind `applied`, in order, and removes, durably, the segments that hold none.
   Status Replay(uint64_t applied, const std::function<Status(uint64_t sequence, std::string_view payload)>& visit);
-  // `record` is kRecordHeaderBytes that are filled in here, and the payload. An error leaves the log as it was.
+  // `record` is kRecordHeaderBytes that are filled in here, and the payload. After an error the log holds what it held. EFBIG:
+  // longer than a segment may be.
   Status Append(uint64_t sequence, std::string* record);
   // The next record begins a new segment.
   void EndSegment() { open_.reset(); }
@@ -43,7 +44,7 @@ class RowLog {
   // Removes the segments that hold nothing behind `sequence`. One that cannot be removed is read in vain by the next Replay.
   void DropThrough(uint64_t sequence);
   // What was appended before is on the disk when it returns. What a failed sync lost no later one brings back, so its error
-  // stays.
+  // stays as long as the segment: until what it holds is in a table.
   Status Sync();
   // What the log holds now, and its copy in another, existing, directory: of what is not dropped meanwhile.
   struct Part;
@@ -59,6 +60,7 @@ class RowLog {
     std::atomic<uint64_t> last{0};      // sequence of its last record
     uint64_t synced = 0;                // the same of what is on the disk; guarded by sync_mutex_
     bool name_synced = false;           // likewise
+    Status sync_error;                  // likewise
   };
   using SegmentRef = std::shared_ptr<Segment>;
 
@@ -73,9 +75,7 @@ class RowLog {
   std::vector<SegmentRef> segments_;    // ascending
   SegmentRef open_;                     // the last of them, or none; not guarded
   uint64_t next_number_ = 1;
-  bool torn_ = false;                   // bytes of a record that failed could not be cut off
   std::mutex sync_mutex_;
-  Status sync_error_;                   // guarded by sync_mutex_
 };
 
 struct RowLog::Part {

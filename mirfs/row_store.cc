@@ -1,5 +1,7 @@
 #include "mirfs/row_store.h"
 
+#include <sys/statvfs.h>
+
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -7,6 +9,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <shared_mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -40,6 +43,12 @@ Status ForEachChange(std::string_view payload, const Visit& visit) {
     visit(key, value);
   }
   return {};
+}
+
+// A table is not merged into the last of a disk.
+bool HasRoomFor(uint64_t bytes, const std::string& path) {
+  struct statvfs st {};
+  return ::statvfs(path.c_str(), &st) == 0 && uint64_t{st.f_bavail} * st.f_frsize >= 2 * bytes + (64 << 20);
 }
 
 // A table's name says which batches' changes it holds.
@@ -83,6 +92,20 @@ RowCopies CopyOf(const RowBuffer::Rows& rows, std::string_view prefix) {
   return copies;
 }
 
+// Ends with ECANCELED when `stop` is set.
+class StoppableRows final : public RowCursor {
+ public:
+  StoppableRows(RowCursor& rows, const std::atomic<bool>& stop) : rows_(rows), stop_(stop) {}
+  bool valid() const override { return rows_.valid(); }
+  std::string_view key() const override { return rows_.key(); }
+  std::optional<std::string_view> value() const override { return rows_.value(); }
+  Status Next() override { return stop_ ? Fail(ECANCELED, "overlay: closed") : rows_.Next(); }
+
+ private:
+  RowCursor& rows_;
+  const std::atomic<bool>& stop_;
+};
+
 }  // namespace
 
 struct RowStore::Impl {
@@ -91,6 +114,7 @@ struct RowStore::Impl {
     std::shared_ptr<const RowTable> rows;
   };
   using Tables = std::vector<Table>;  // ascending; each begins where the one before ends
+  using TablesRef = std::shared_ptr<const Tables>;
 
   Impl(Env& e, std::string directory, const Limits& l) : env(e), path(std::move(directory)), limits(l), log(e, path) {}
   ~Impl();
@@ -98,10 +122,19 @@ struct RowStore::Impl {
   Status Open();
   Status OpenTables();
   void Change(std::string_view key, const std::optional<std::string_view>& value);
+  // With write_mutex held; both let it go while they wait for the sealed rows to be applied.
   Status WaitForRoom(std::unique_lock<std::mutex>& lock);
+  Status ApplyThrough(uint64_t sequence, std::unique_lock<std::mutex>& lock);
+  bool IsFull(size_t times) const {
+    return recent.bytes() >= times * limits.table_bytes || log.segment_bytes() >= times * limits.log_bytes;
+  }
+  Status Seal();
+  // Until `done`, or an attempt that begins from now on has failed.
+  Status AwaitAttempt(std::unique_lock<std::mutex>& lock, const std::function<bool()>& done);
   void Run();
   Status Apply(const RowBuffer& rows, const Range& range);
   void Merge();
+  void SetTables(Tables next);
   Result<Table> WriteTable(RowCursor& rows, const Range& range, bool deletions);
   Result<std::optional<std::string>> Get(std::string_view key) const;
   Status Scan(std::string_view prefix,
@@ -113,8 +146,9 @@ struct RowStore::Impl {
 
   // Locks, in this order: apply_mutex, sync_mutex, write_mutex, tables_mutex.
   std::mutex apply_mutex;           // while rows are applied and tables merged, or all of it is copied
-  std::mutex sync_mutex;            // guards synced and before_sync, and is held while the disk works
+  std::mutex sync_mutex;            // guards what is below, and is held while the disk works
   std::function<Status()> before_sync;
+  Status prepare_error;             // of before_sync, called for a table; for the next sync
   std::atomic<uint64_t> synced{0};
 
   std::mutex write_mutex;           // guards what is below; not held while rows are applied
@@ -124,15 +158,16 @@ struct RowStore::Impl {
   Range sealed_range;
   uint64_t attempts = 0, failed_attempt = 0;  // to apply the sealed: how many were begun, and which was the last to fail
   Status last_failure;
-  bool retry_now = false, stop = false;
+  bool retry_now = false;
+  std::atomic<bool> stop{false};
   std::condition_variable work, tried;
   std::thread applier;              // started with the first sealed rows
 
   mutable std::shared_mutex tables_mutex;  // guards what is below. `sealed` is changed under write_mutex too
-  RowBuffer recent;
-  std::unique_ptr<RowBuffer> sealed;     // not changed any more
-  Tables tables;                           // changed with apply_mutex held too
-  bool merge_failed = false;               // the applier's
+  RowBuffer recent;                        // changed with write_mutex held too
+  std::unique_ptr<RowBuffer> sealed;       // likewise; its rows are not changed any more
+  TablesRef tables = std::make_shared<Tables>();  // changed with apply_mutex held too; what it points to, never
+  bool may_merge = true;                   // the applier's
 };
 
 RowStore::Impl::~Impl() {
@@ -155,6 +190,7 @@ Status RowStore::Impl::OpenTables() {
   std::sort(ranges.begin(), ranges.end(),
             [](const Range& a, const Range& b) { return std::pair(a.first, b.last) < std::pair(b.first, a.last); });
   uint64_t last = 0;
+  Tables found;
   for (const Range& range : ranges) {
     const std::string file = path + "/" + TableName(range);
     if (range.last <= last) {
@@ -163,9 +199,10 @@ Status RowStore::Impl::OpenTables() {
     }
     if (range.first != last + 1) return Fail(EIO, "overlay: {}: it should begin with batch {}", file, last + 1);
     ASSIGN_OR_RETURN(auto rows, RowTable::Open(env, file));
-    tables.push_back({range, std::move(rows)});
+    found.push_back({range, std::move(rows)});
     last = range.last;
   }
+  SetTables(std::move(found));
   written = synced = sealed_range.last = last;
   return {};
 }
@@ -181,26 +218,25 @@ Status RowStore::Impl::Open() {
 void RowStore::Impl::Change(std::string_view key, const std::optional<std::string_view>& value) {
   if (value) {
     recent.Put(key, *value);
-  } else if (sealed || !tables.empty()) {
+  } else if (sealed || !tables->empty()) {
     recent.Delete(key);
   } else {
     recent.Forget(key);
   }
 }
 
-Status RowStore::Impl::WaitForRoom(std::unique_lock<std::mutex>& lock) {
-  const auto full = [this](size_t times) {
-    return recent.bytes() >= times * limits.table_bytes || log.segment_bytes() >= times * limits.log_bytes;
-  };
-  if (!full(1)) return {};
-  if (sealed && !full(kMostWaiting)) return {};
-  if (sealed) {
-    const uint64_t before = attempts;  // one that has begun may know nothing of the room that there is now
-    retry_now = true;
-    work.notify_one();
-    tried.wait(lock, [&] { return !sealed || failed_attempt > before; });
-    if (sealed) return last_failure;
-    if (!full(1)) return {};  // another was faster
+void RowStore::Impl::SetTables(Tables next) {
+  auto ref = std::make_shared<const Tables>(std::move(next));
+  const std::lock_guard lock(tables_mutex);
+  tables.swap(ref);
+}
+
+// What is sealed is what the segments that have ended hold: so a table takes the place of whole segments.
+Status RowStore::Impl::Seal() {
+  try {
+    if (!applier.joinable()) applier = std::thread([this] { Run(); });
+  } catch (const std::system_error&) {
+    return Fail(EAGAIN, "overlay: {}: no thread to write a table", path);
   }
   log.EndSegment();
   sealed_range = {sealed_range.last + 1, written};
@@ -208,8 +244,31 @@ Status RowStore::Impl::WaitForRoom(std::unique_lock<std::mutex>& lock) {
     const std::lock_guard tables_lock(tables_mutex);
     sealed = std::make_unique<RowBuffer>(std::exchange(recent, {}));
   }
-  if (!applier.joinable()) applier = std::thread([this] { Run(); });
   work.notify_one();
+  return {};
+}
+
+Status RowStore::Impl::AwaitAttempt(std::unique_lock<std::mutex>& lock, const std::function<bool()>& done) {
+  const uint64_t before = attempts;  // one that has begun may know nothing of the room that there is now
+  retry_now = true;
+  work.notify_one();
+  tried.wait(lock, [&] { return done() || failed_attempt > before; });
+  return done() ? Status() : last_failure;
+}
+
+Status RowStore::Impl::WaitForRoom(std::unique_lock<std::mutex>& lock) {
+  if (sealed && IsFull(kMostWaiting)) TRY(AwaitAttempt(lock, [this] { return !sealed || !IsFull(kMostWaiting); }));
+  if (sealed || !IsFull(1)) return {};
+  auto done = Seal();
+  return IsFull(kMostWaiting) ? done : Status();
+}
+
+Status RowStore::Impl::ApplyThrough(uint64_t sequence, std::unique_lock<std::mutex>& lock) {
+  const auto applied = [&] { return !sealed && sealed_range.last >= sequence; };
+  while (!applied()) {
+    if (sealed) TRY(AwaitAttempt(lock, [this] { return !sealed; }));
+    if (!sealed && sealed_range.last < sequence) TRY(Seal());
+  }
   return {};
 }
 
@@ -260,7 +319,8 @@ Result<RowStore::Impl::Table> RowStore::Impl::WriteTable(RowCursor& rows, const 
   }();
   if (!table) {
     static_cast<void>(env.Unlink(made));
-    static_cast<void>(env.Unlink(file));
+    // What is left of a merge must not lie across the tables of another.
+    if (const auto gone = env.Unlink(file); !gone && gone.error().code != ENOENT) may_merge = false;
   }
   return table;
 }
@@ -269,53 +329,59 @@ Result<RowStore::Impl::Table> RowStore::Impl::WriteTable(RowCursor& rows, const 
 Status RowStore::Impl::Apply(const RowBuffer& rows, const Range& range) {
   {
     const std::lock_guard lock(sync_mutex);
-    if (before_sync) TRY(before_sync());
+    if (before_sync) {
+      if (auto prepared = before_sync(); !prepared) {
+        prepare_error = prepared;
+        return prepared;
+      }
+    }
   }
   MemoryRows<RowBuffer::Rows> cursor(rows.rows());
-  ASSIGN_OR_RETURN(auto table, WriteTable(cursor, range, !tables.empty()));
-  const std::lock_guard lock(tables_mutex);
-  tables.push_back(std::move(table));
+  ASSIGN_OR_RETURN(auto table, WriteTable(cursor, range, !tables->empty()));
+  Tables next = *tables;
+  next.push_back(std::move(table));
+  SetTables(std::move(next));
   return {};
 }
 
-// Of the last tables as many as are, all together, longer than half of the one before. If it fails they stay as they are, and
-// it is not tried again: what is left of the attempt must not lie across the tables of another.
+// Of the last tables as many as are, all together, longer than half of the one before. If it fails they stay as they are, until
+// there is one more.
 void RowStore::Impl::Merge() {
-  if (merge_failed) return;
-  size_t from = tables.size() - 1;
-  uint64_t bytes = tables[from].rows->size_bytes();
-  while (from > 0 && tables[from - 1].rows->size_bytes() < 2 * bytes) bytes += tables[--from].rows->size_bytes();
-  if (from == tables.size() - 1) return;
-  merge_failed = true;
+  const Tables& all = *tables;
+  size_t from = all.size() - 1;
+  uint64_t bytes = all[from].rows->size_bytes();
+  while (from > 0 && all[from - 1].rows->size_bytes() < 2 * bytes) bytes += all[--from].rows->size_bytes();
+  if (from == all.size() - 1 || !may_merge || !HasRoomFor(bytes, path)) return;
   std::vector<std::unique_ptr<RowCursor>> cursors;
-  for (size_t i = tables.size(); i-- > from;) {
-    auto cursor = tables[i].rows->Seek("");
+  for (size_t i = all.size(); i-- > from;) {
+    auto cursor = all[i].rows->Seek("");
     if (!cursor) return;
     cursors.push_back(std::move(*cursor));
   }
-  MergedRows rows(std::move(cursors));
-  auto merged = WriteTable(rows, {tables[from].range.first, tables.back().range.last}, from > 0);
+  MergedRows merged_rows(std::move(cursors));
+  StoppableRows rows(merged_rows, stop);
+  auto merged = WriteTable(rows, {all[from].range.first, all.back().range.last}, from > 0);
   if (!merged) return;
-  merge_failed = false;
-  Tables gone(tables.begin() + static_cast<std::ptrdiff_t>(from), tables.end());
-  {
-    const std::lock_guard lock(tables_mutex);
-    tables.resize(from);
-    tables.push_back(std::move(*merged));
+  const TablesRef before = tables;
+  const auto first_gone = before->begin() + static_cast<std::ptrdiff_t>(from);
+  Tables next(before->begin(), first_gone);
+  next.push_back(std::move(*merged));
+  SetTables(std::move(next));
+  for (auto gone = first_gone; gone != before->end(); ++gone) {
+    static_cast<void>(env.Unlink(path + "/" + TableName(gone->range)));
   }
-  for (const Table& table : gone) static_cast<void>(env.Unlink(path + "/" + TableName(table.range)));
 }
 
 Result<std::optional<std::string>> RowStore::Impl::Get(std::string_view key) const {
-  Tables older;
+  TablesRef older;
   {
     const std::shared_lock lock(tables_mutex);
     if (const auto* row = recent.Find(key)) return *row;
     if (const auto* row = sealed ? sealed->Find(key) : nullptr) return *row;
-    if (tables.empty()) return std::optional<std::string>();
+    if (tables->empty()) return std::optional<std::string>();
     older = tables;
   }
-  for (auto table = older.rbegin(); table != older.rend(); ++table) {
+  for (auto table = older->rbegin(); table != older->rend(); ++table) {
     ASSIGN_OR_RETURN(auto row, table->rows->Find(key));
     if (row) return std::move(*row);
   }
@@ -324,9 +390,9 @@ Result<std::optional<std::string>> RowStore::Impl::Get(std::string_view key) con
 
 Status RowStore::Impl::Scan(std::string_view prefix,
                              const std::function<Result<bool>(std::string_view, std::string_view)>& visit) const {
-  // Visitors may ask the database, so what is in memory is copied: it is that of a directory, or little.
+  // Visitors may ask the store, so what is in memory is copied: that of a directory, or at a commit all of it.
   RowCopies newest, newer;
-  Tables older;
+  TablesRef older;
   {
     const std::shared_lock lock(tables_mutex);
     newest = CopyOf(recent.rows(), prefix);
@@ -335,7 +401,7 @@ Status RowStore::Impl::Scan(std::string_view prefix,
   }
   std::vector<std::unique_ptr<RowCursor>> cursors;
   for (const RowCopies* rows : {&newest, &newer}) cursors.push_back(std::make_unique<MemoryRows<RowCopies>>(*rows));
-  for (auto table = older.rbegin(); table != older.rend(); ++table) {
+  for (auto table = older->rbegin(); table != older->rend(); ++table) {
     ASSIGN_OR_RETURN(auto cursor, table->rows->Seek(prefix));
     cursors.push_back(std::move(cursor));
   }
@@ -376,7 +442,12 @@ Result<std::unique_ptr<RowStore>> RowStore::Open(Env& env, const std::string& pa
 Status RowStore::Write(Batch& batch) {
   Impl& db = *impl_;
   std::unique_lock lock(db.write_mutex);
-  TRY(db.WaitForRoom(lock));
+  auto room = db.WaitForRoom(lock);
+  if (!room && room.error().code == ENOSPC && db.make_room) {
+    db.make_room();
+    room = db.WaitForRoom(lock);
+  }
+  TRY(std::move(room));
   const uint64_t sequence = db.written + 1;
   auto appended = db.log.Append(sequence, &batch.record_);
   if (!appended && appended.error().code == ENOSPC && db.make_room) {
@@ -410,7 +481,7 @@ Status RowStore::CopyTo(const std::string& path) const {
     parts = db.log.Parts();
   }
   TRY(db.log.Copy(parts, path));
-  for (const auto& table : db.tables) {
+  for (const auto& table : *db.tables) {
     const std::string name = "/" + TableName(table.range);
     TRY(db.env.Link(db.path + name, path + name));
   }
@@ -422,12 +493,24 @@ uint64_t RowStore::sequence() const { return impl_->written; }
 Status RowStore::SyncTo(uint64_t sequence) {
   Impl& db = *impl_;
   if (db.synced >= sequence) return {};
+  Status synced;
+  uint64_t before = 0;
+  {
+    const std::lock_guard lock(db.sync_mutex);
+    if (db.synced >= sequence) return {};
+    before = db.written;
+    TRY(std::exchange(db.prepare_error, {}));
+    if (db.before_sync) TRY(db.before_sync());
+    synced = db.log.Sync();
+    if (synced) db.synced = before;
+  }
+  if (synced) return {};
+  {
+    std::unique_lock lock(db.write_mutex);
+    if (!db.ApplyThrough(before, lock)) return synced;
+  }
   const std::lock_guard lock(db.sync_mutex);
-  if (db.synced >= sequence) return {};
-  const uint64_t before = db.written;
-  if (db.before_sync) TRY(db.before_sync());
-  TRY(db.log.Sync());
-  db.synced = before;
+  db.synced = std::max<uint64_t>(db.synced, before);
   return {};
 }
 

@@ -32,7 +32,7 @@ class RowStore {
   class Batch {
    public:
     Batch();
-    void Put(std::string_view key, std::string_view value);  // keys up to 64 KiB, values up to 4 GiB
+    void Put(std::string_view key, std::string_view value);  // keys are shorter than 64 KiB; a batch of a GiB is EFBIG
     void Delete(std::string_view key);
 
    private:
@@ -57,7 +57,8 @@ class RowStore {
   void BeforeSync(std::function<Status()> prepare);
   // A store of its own at `path` (a new directory), with all that was written before.
   Status CopyTo(const std::string& path) const;
-  // The number of the last write. SyncTo(n): write n and all before it are on the disk when it returns.
+  // The number of the last write. SyncTo(n): write n and all before it are on the disk when it returns. What the log could not
+  // keep goes to a table.
   uint64_t sequence() const;
   Status SyncTo(uint64_t sequence);
 

@@ -10,7 +10,7 @@ namespace mirage {
 namespace {
 
 constexpr std::string_view kMagic = "mirage rows 1   ";
-constexpr size_t kTrailerBytes = kMagic.size() + 4 * sizeof(uint64_t);
+constexpr size_t kTrailerBytes = kMagic.size() + 5 * sizeof(uint64_t);
 constexpr size_t kBlockBytes = 4096;
 constexpr size_t kWriteBytes = 1 << 20;
 constexpr size_t kFilterBitsPerRow = 10;
@@ -100,7 +100,8 @@ class RowTableWriter {
     buffer_ += filter;
     std::string trailer(kMagic);
     for (const uint64_t at : {index_at, filter_at, offset()}) Put<uint64_t>(&trailer, at);
-    Put<uint64_t>(&trailer, Checksum(index_ + filter + trailer, 0));
+    Put<uint64_t>(&trailer, Checksum(index_ + filter, 0));
+    Put<uint64_t>(&trailer, Checksum(trailer, 0));
     buffer_ += trailer;
     TRY(Flush());
     return file_->Sync();
@@ -168,15 +169,14 @@ Result<std::unique_ptr<RowTable>> RowTable::Open(Env& env, const std::string& pa
   Decoder in(trailer);
   const std::string_view magic = in.Bytes(kMagic.size());
   const auto index_at = in.Take<uint64_t>(), filter_at = in.Take<uint64_t>(), end = in.Take<uint64_t>();
-  const auto checksum = in.Take<uint64_t>();
-  if (!in.AtEnd() || magic != kMagic || end != size - kTrailerBytes || index_at > filter_at || filter_at > end) {
+  const auto checksum = in.Take<uint64_t>(), trailer_checksum = in.Take<uint64_t>();
+  const bool whole = in.AtEnd() && Checksum(std::string_view(trailer).substr(0, kTrailerBytes - 8), 0) == trailer_checksum;
+  if (!whole || magic != kMagic || end != size - kTrailerBytes || index_at > filter_at || filter_at > end) {
     return Damaged(path);
   }
   std::string tail;
-  TRY(table->file_->ReadAt(index_at, static_cast<size_t>(size - index_at), &tail));
-  if (tail.size() != size - index_at || Checksum(std::string_view(tail).substr(0, tail.size() - 8), 0) != checksum) {
-    return Damaged(path);
-  }
+  TRY(table->file_->ReadAt(index_at, static_cast<size_t>(end - index_at), &tail));
+  if (tail.size() != end - index_at || Checksum(tail, 0) != checksum) return Damaged(path);
   table->filter_ = tail.substr(filter_at - index_at, end - filter_at);
   Decoder index(std::string_view(tail).substr(0, filter_at - index_at));
   while (index.left() > 0) {

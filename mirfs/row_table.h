@@ -5,10 +5,10 @@
 //   row:     u8 kind (0 deleted, 1 put), u16 length of the key, u32 length of the value, key, value
 //   index:   for each block u64 offset, u32 length of its rows, u16 length of its first key, key
 //   filter:  a Bloom filter of ten bits a row (Bloom, 1970), its probes by double hashing (Kirsch and Mitzenmacher, 2006)
-//   trailer: "mirage rows 1   ", u64 offset of the index, u64 of the filter, u64 of the trailer, u64 checksum of index,
-//            filter and the trailer so far
-// Numbers are little-endian, checksums XXH3, that of a block seeded with its offset. Index and filter are kept in memory: 20 bits
-// and a sixtieth of the rows' bytes.
+//   trailer: "mirage rows 1   ", u64 offset of the index, u64 of the filter, u64 of the trailer, u64 checksum of index and
+//            filter, u64 checksum of the trailer so far
+// Numbers are little-endian, checksums XXH3, that of a block seeded with its offset. Index and filter are kept in memory: ten bits
+// a row, and a hundredth of the rows' bytes.
 #pragma once
 
 #include <cstdint>
