@@ -493,6 +493,36 @@ TEST_F(MountTest, APlainUnmountCommits) {
   EXPECT_EQ(Head(), "v2 edited\n");
 }
 
+// The kernel would believe the reader's refs for an hour: it is told, or never sees. A busy machine has three tries.
+TEST_F(MountTest, AReaderSeesWhatAnEditCommittedWithinASecond) {
+  VersionsFs::Options options;
+  options.refs_timeout_s = 3600;
+  const InProcessMount reader(path(), directory_ / "reader", options);
+  const std::string branch = directory_ / "reader" + "/debian";
+  const std::string latest = "cd " + branch + " && readlink latest && cat latest/etc/motd", list = "ls " + branch;
+  std::string seen = "v1\nhello", listed = "latest\nv1";
+  bool in_time = false;
+  for (const std::string tag : {"v2", "v3", "v4"}) {
+    MustRun(Mirfs("edit=debian"));
+    MustRun("echo edit " + tag + " > " + mountpoint() + "/etc/motd && sync -f " + mountpoint());
+    EXPECT_EQ(MustRun(list), listed);
+    EXPECT_EQ(MustRun(latest), seen);
+    EXPECT_NE(RunShell("stat " + branch + "/" + tag).status, 0);  // the kernel now remembers that it is missing
+    const auto result = Must(ControlUnmount(library_->path(), OverlayId(), {}));
+    const auto committed = std::chrono::steady_clock::now();
+    ASSERT_TRUE(result.version);
+    EXPECT_EQ(result.version->tag, tag);
+    seen = tag + "\nedit " + tag;
+    listed += "\n" + tag;
+    // The listing last: it would tell the kernel of the names.
+    EXPECT_TRUE(Within10s("grep -qx 'edit " + tag + "' " + branch + "/" + tag + "/etc/motd"));
+    EXPECT_TRUE(Within10s("[ \"$(" + latest + ")\" = '" + seen + "' ]"));
+    EXPECT_TRUE(Within10s("[ \"$(" + list + ")\" = '" + listed + "' ]"));
+    in_time |= std::chrono::steady_clock::now() - committed < std::chrono::seconds(1);
+  }
+  EXPECT_TRUE(in_time);
+}
+
 // Written through a mapping and through the write-back cache: the signal must not lose what the kernel still holds.
 TEST_F(MountTest, SigtermUnmountsAndLosesNothing) {
   Start("edit=debian");
