@@ -10,6 +10,8 @@
 
 #include <chrono>
 #include <iostream>
+#include <iterator>
+#include <sstream>
 #include <thread>
 
 #include "mirfs/committer.h"
@@ -270,30 +272,92 @@ TEST_F(MountTest, OthersSeeItOnlyWithAllowOtherAndByItsModes) {
   MustRun(unmount);
 }
 
+// What systemd listens on for a service of Type=notify.
+class NotifySocket {
+ public:
+  explicit NotifySocket(const std::string& path) : socket_(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    EXPECT_EQ(bind(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  }
+  ~NotifySocket() { close(socket_); }
+  // The next that is said; "": nothing for ten seconds.
+  std::string Told() const {
+    char text[100];
+    pollfd wait{.fd = socket_, .events = POLLIN, .revents = 0};
+    const ssize_t got = poll(&wait, 1, 10'000) == 1 ? recv(socket_, text, sizeof text, 0) : 0;
+    return std::string(text, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  }
+
+ private:
+  const int socket_;
+};
+
 // As systemd starts it: Type=notify. Stopping is SIGTERM.
 TEST_F(MountTest, TellsTheServiceManager) {
   const std::string socket_path = directory_ / "notify";
-  const int notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  socket_path.copy(address.sun_path, sizeof address.sun_path - 1);
-  ASSERT_EQ(bind(notify, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  const NotifySocket notify(socket_path);
   ASSERT_EQ(setenv("NOTIFY_SOCKET", socket_path.c_str(), 1), 0);
   Start("");
   unsetenv("NOTIFY_SOCKET");
-  const auto told = [&] {
-    char text[100];
-    pollfd wait{.fd = notify, .events = POLLIN, .revents = 0};
-    const ssize_t got = poll(&wait, 1, 10'000) == 1 ? recv(notify, text, sizeof text, 0) : 0;
-    return std::string(text, static_cast<size_t>(std::max<ssize_t>(got, 0)));
-  };
-  EXPECT_EQ(told(), "READY=1");
+  EXPECT_EQ(notify.Told(), "READY=1");
   EXPECT_EQ(MustRun("cat " + mountpoint() + "/debian/v1/etc/motd"), "hello");
   kill(daemon_, SIGTERM);
-  EXPECT_EQ(told(), "STOPPING=1");
+  EXPECT_EQ(notify.Told(), "STOPPING=1");
   EXPECT_EQ(WaitForEnd(), 0);
   EXPECT_NE(RunShell("mountpoint -q " + mountpoint()).status, 0);
-  close(notify);
+}
+
+// The unit's own command, with no more changed than its three paths, started and stopped as systemd does it.
+TEST_F(MountTest, TheExampleUnitStartsAndStopsAMount) {
+  if (geteuid() != 0) GTEST_SKIP() << "a system service is root's";
+  const char* tree = std::getenv("MIRAGE_SOURCE");
+  const std::string unit = std::string(tree ? tree : ".") + "/examples/mirfs.service";
+  const auto setting = [&](const std::string& key) { return MustRun("sed -n 's/^" + key + "=//p' " + unit); };
+  EXPECT_EQ(setting("Type"), "notify");
+  // Nothing else makes the process what it is, or stops it: no settings but these, and no word that systemd would replace.
+  const std::string settings = "grep -E '^(Exec|Environment|User|Group|Working|Root|KillSignal)' " + unit;
+  EXPECT_EQ(RunShell(settings + " | grep -v ^ExecStart=").out, "");
+  const std::string command = setting("ExecStart");
+  EXPECT_EQ(command.find_first_of("%$\"'\\;\n"), std::string::npos) << command;
+  std::istringstream given(command);
+  std::vector<std::string> words(std::istream_iterator<std::string>(given), {});
+  ASSERT_GE(words.size(), 3u) << command;
+  EXPECT_TRUE(words[0].starts_with('/') && words[0].ends_with("/mirfs")) << words[0];
+  EXPECT_EQ(setting("RequiresMountsFor"), words[1] + " " + words[2]);
+  words[0] = Mirfs("").substr(0, Mirfs("").find(' '));
+  words[1] = path();
+  words[2] = mountpoint();
+
+  const std::string socket_path = directory_ / "notify";
+  const NotifySocket notify(socket_path);
+  std::vector<std::string> environment = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+                                          "NOTIFY_SOCKET=" + socket_path};
+  for (const std::string name : {"ASAN_OPTIONS", "UBSAN_OPTIONS"}) {
+    if (const char* value = std::getenv(name.c_str())) environment.push_back(name + "=" + value);
+  }
+  const auto pointers = [](std::vector<std::string>& texts) {
+    std::vector<char*> all;
+    for (std::string& text : texts) all.push_back(text.data());
+    all.push_back(nullptr);
+    return all;
+  };
+  const auto argv = pointers(words), envp = pointers(environment);
+  daemon_ = fork();
+  if (daemon_ == 0) {
+    if (chdir("/") == 0 && freopen("/dev/null", "r", stdin) && freopen(log().c_str(), "a", stderr)) {
+      execve(argv[0], argv.data(), envp.data());
+    }
+    _exit(127);
+  }
+  EXPECT_EQ(notify.Told(), "READY=1");
+  EXPECT_EQ(MustRun("cat " + mountpoint() + "/debian/latest/etc/motd"), "hello");
+  EXPECT_NE(MustRun("findmnt -no FS-OPTIONS " + mountpoint()).find("allow_other"), std::string::npos);
+  kill(daemon_, SIGTERM);
+  EXPECT_EQ(notify.Told(), "STOPPING=1");
+  EXPECT_EQ(WaitForEnd(), 0);
+  EXPECT_NE(RunShell("mountpoint -q " + mountpoint()).status, 0);
 }
 
 TEST_F(MountTest, LogsLibraryVersionAndPathOfWhatCannotBeRead) {
