@@ -105,6 +105,20 @@ TEST_F(VersionViewsTest, AnswersAttributesThatNoListNames) {
   EXPECT_EQ(MustRun("getfattr --absolute-names -d -m - " + directory_ / "copy" + " | grep -c user.mirage; true"), "0");
 }
 
+// A file that is the same in two versions is one file: it is of the version in which the kernel looked it up last.
+TEST_F(VersionViewsTest, ASharedFileIsOfTheVersionItWasLookedUpInLast) {
+  const auto mount = Mount();
+  // Who has the file of v1 open keeps its name in the kernel, which does not look it up again.
+  const auto run = [&](const std::string& file, const std::string& line) {
+    return MustRun("cd " + mountpoint() + "/debian && exec 3< v1/" + file + " && version() { " +
+                   "getfattr --only-values -n user.mirage.version $1/" + file + " && echo; } && " + line);
+  };
+  EXPECT_EQ(run("usr/bin/big", "version v1 && version v2 && version v1"), "debian/v1\ndebian/v2\ndebian/v2");
+  // A listing looks up what it lists.
+  EXPECT_EQ(run("many/7", "version v1 && ls v2/many > /dev/null && version v1"), "debian/v1\ndebian/v2");
+  EXPECT_EQ(run("many/7", "getfattr --only-values -n user.mirage.version v1/many"), "debian/v1");  // directories are not shared
+}
+
 // The views against the list that `mirage diff` prints, on trees that a seed makes.
 TEST_F(VersionViewsTest, ShowsWhatDiffTells) {
   const char* given = std::getenv("MIRAGE_SEED");
