@@ -87,8 +87,10 @@ void LogFailure(Filesystem& fs, std::string_view why) {
 }
 
 void ReplyError(fuse_req_t req, const Error& error) {
-  if (ReplyCode(error) == EIO) LogFailure(*ContextOf(req).filesystem, error.message);
-  fuse_reply_err(req, ReplyCode(error));
+  // EAGAIN: a lock was waited for in vain, and the message says who holds it.
+  const int code = ReplyCode(error);
+  if (code == EIO || code == EAGAIN) LogFailure(*ContextOf(req).filesystem, error.message);
+  fuse_reply_err(req, code);
 }
 
 void ReplyStatus(fuse_req_t req, const Status& status) {

@@ -33,6 +33,8 @@ struct MountedVersion {
   // make a thousand.
   mutable std::mutex lease_mutex;
   mutable VersionLease lease;  // guarded by lease_mutex
+  mutable Error lease_error;   // likewise: of the last attempt that waited in vain
+  mutable std::atomic<uint64_t> vain_attempts{0};
   mutable std::atomic<bool> leased{false};
 };
 

@@ -249,10 +249,17 @@ Result<NodeAttributes> VersionsFs::Acquired(NodeId parent_node, const Inode& par
 
 Status VersionsFs::Lease(const MountedVersion& version) const {
   if (version.leased.load(std::memory_order_acquire)) return {};
+  const uint64_t before = version.vain_attempts;
   const std::lock_guard lock(version.lease_mutex);
   if (version.leased) return {};
+  // Who waited behind an attempt has waited.
+  if (version.vain_attempts != before) return tl::make_unexpected(version.lease_error);
   auto lease = library_->Lease(version.manifest);
   if (!lease) {
+    if (lease.error().code == EAGAIN) {
+      version.lease_error = lease.error();
+      ++version.vain_attempts;
+    }
     // Its tag went, and then gc came, while nobody was in it: the kernel shall look for the name anew.
     if (lease.error().code == ENOENT) lease.error().code = ESTALE;
     return tl::make_unexpected(std::move(lease).error());
