@@ -6,7 +6,8 @@ namespace mirage {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-enum Flags : uint8_t { kHasLower = 1, kMayHaveData = 2, kOwnXattrs = 4 };
+enum Flags : uint8_t { kHasLower = 1, kMayHaveData = 2, kOwnXattrs = 4, kAllFlags = 7 };
+constexpr int64_t kNanoseconds = 1'000'000'000;
 
 void PutTime(std::string* out, const struct timespec& time) {
   Put<int64_t>(out, time.tv_sec);
@@ -82,7 +83,11 @@ Result<InodeRecord> DecodeInodeRecord(std::string_view bytes) {
   for (uint32_t* value : {&record.uid, &record.gid, &record.nlink, &record.rdev_major, &record.rdev_minor}) {
     *value = in.Take<uint32_t>();
   }
-  for (auto* time : {&record.mtime, &record.ctime, &record.atime}) *time = TakeTime(in);
+  bool sound = record.mode <= 07777 && (flags & ~kAllFlags) == 0;
+  for (auto* time : {&record.mtime, &record.ctime, &record.atime}) {
+    *time = TakeTime(in);
+    sound &= time->tv_nsec < kNanoseconds;
+  }
   record.lower_valid = in.Take<uint64_t>();
   record.target = TakeText(in);
   record.may_have_data = flags & kMayHaveData;
@@ -93,11 +98,12 @@ Result<InodeRecord> DecodeInodeRecord(std::string_view bytes) {
   }
   if (record.own_xattrs) {
     for (auto left = in.Take<uint32_t>(); left > 0 && in.ok(); --left) {
-      std::string name(TakeText(in));
-      record.xattrs.emplace(std::move(name), TakeText(in));
+      const std::string_view name = TakeText(in), value = TakeText(in);
+      sound &= record.xattrs.empty() || record.xattrs.rbegin()->first < name;
+      record.xattrs.emplace_hint(record.xattrs.end(), name, value);
     }
   }
-  if (!in.AtEnd() || record.type < FileType::kRegular || record.type > FileType::kSocket) {
+  if (!in.AtEnd() || !sound || record.type < FileType::kRegular || record.type > FileType::kSocket) {
     return Fail(EIO, "overlay: damaged inode record");
   }
   return record;

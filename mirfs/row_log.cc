@@ -58,9 +58,9 @@ Status RowLog::Read(Segment& segment, uint64_t* last, bool* whole,
   if (!in.ok() || magic != kMagic || header_checksum != Checksum(std::string_view(bytes).substr(0, kSegmentHeaderBytes - 8), 0)) {
     return {};
   }
+  if (segment.first == 0 || segment.first > *last + 1) return {};  // what came before is lost
   segment.bytes = kSegmentHeaderBytes;
   segment.last = segment.first - 1;
-  if (segment.first == 0 || segment.first > *last + 1) return {};  // what came before is lost
   while (in.left() > 0) {
     const auto checksum = in.Take<uint64_t>();
     const auto sequence = in.Take<uint64_t>();

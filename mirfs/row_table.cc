@@ -158,9 +158,14 @@ Status RowTable::Write(Env& env, const std::string& path, RowCursor& rows, bool 
 }
 
 Result<std::unique_ptr<RowTable>> RowTable::Open(Env& env, const std::string& path) {
+  ASSIGN_OR_RETURN(auto file, env.Open(path, OpenMode::kRead));
+  return Open(std::move(file), path);
+}
+
+Result<std::unique_ptr<RowTable>> RowTable::Open(std::unique_ptr<File> file, std::string path) {
   auto table = std::make_unique<RowTable>();
   table->path_ = path;
-  ASSIGN_OR_RETURN(table->file_, env.Open(path, OpenMode::kRead));
+  table->file_ = std::move(file);
   ASSIGN_OR_RETURN(const uint64_t size, table->file_->Size());
   if (size < kTrailerBytes || size > kMaxTableBytes) return Damaged(path);
   table->size_bytes_ = size;
@@ -187,6 +192,7 @@ Result<std::unique_ptr<RowTable>> RowTable::Open(Env& env, const std::string& pa
     if (!index.ok() || block.offset > index_at || block.bytes > index_at - block.offset) return Damaged(path);
     table->blocks_.push_back(std::move(block));
   }
+  if (table->blocks_.empty() && !table->filter_.empty()) return Damaged(path);
   return table;
 }
 

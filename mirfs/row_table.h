@@ -54,8 +54,9 @@ class RowTable {
   // What the cursor has left, in a new file at `path`, which is on the disk (its name is not) when it returns. Without
   // `deletions` rows that say there is none are left out.
   static Status Write(Env& env, const std::string& path, RowCursor& rows, bool deletions);
-  // EIO: it is damaged.
+  // EIO: it is damaged. Of a file that is open `path` is for errors.
   static Result<std::unique_ptr<RowTable>> Open(Env& env, const std::string& path);
+  static Result<std::unique_ptr<RowTable>> Open(std::unique_ptr<File> file, std::string path);
 
   // Nothing: the table says nothing of the key. An empty inner value: it says that there is none.
   Result<std::optional<std::optional<std::string>>> Find(std::string_view key) const;

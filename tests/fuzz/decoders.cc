@@ -18,6 +18,8 @@
 #include "store/source_facts.h"
 #include "tests/fuzz/disk_target.h"
 #include "tests/fuzz/image_decoders.h"
+#include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/overlay_decoders.h"
 #include "tests/testing/memory_objects.h"
 #include "tests/testing/object_samples.h"
 
@@ -166,23 +168,6 @@ std::vector<std::string> BlockSeeds() {
   const auto end = pack.find("MBLK", kOffset + 4);
   return {pack.substr(kOffset, end - kOffset)};
 }
-
-class MemoryFile final : public File {
- public:
-  explicit MemoryFile(std::string_view bytes) : bytes_(bytes) {}
-  Status ReadAt(uint64_t offset, size_t size, std::string* out) const override {
-    *out = offset < bytes_.size() ? bytes_.substr(static_cast<size_t>(offset), size) : std::string_view();
-    return {};
-  }
-  Status WriteAt(uint64_t, std::string_view) override { return Fail(EROFS, "in memory"); }
-  Status Truncate(uint64_t) override { return Fail(EROFS, "in memory"); }
-  Status Sync() override { return {}; }
-  Result<uint64_t> Size() const override { return bytes_.size(); }
-  int descriptor() const override { return -1; }
-
- private:
-  std::string_view bytes_;
-};
 
 void RunPack(std::string_view bytes) {
   const MemoryFile file(bytes);
@@ -387,7 +372,7 @@ const std::vector<FuzzTarget>& FuzzTargets() {
   };
   static const std::vector<FuzzTarget> kTargets = [] {
     std::vector<FuzzTarget> all = kStoreTargets;
-    all.insert(all.end(), ImageFuzzTargets().begin(), ImageFuzzTargets().end());
+    for (const auto* more : {&ImageFuzzTargets(), &OverlayFuzzTargets()}) all.insert(all.end(), more->begin(), more->end());
     return all;
   }();
   return kTargets;
