@@ -51,7 +51,7 @@ std::vector<Task> Tasks(const std::string& tar, const std::string& chosen) {
       {"branch-chmod",
        [chosen](const std::string& root) { return "cd " + Quote(root) + " && xargs -0 chmod g+w < " + Quote(chosen); },
        [chosen](const std::string& root) {
-         return fmt::format("cd {} && find . -xdev -type f ! -name big-file -print0 | sort -z | head -z -n {} > {}", Quote(root),
+         return fmt::format("cd {} && find . -xdev -type f ! -name big-file -print0 | sort -z | sed -z -n 1,{}p > {}", Quote(root),
                             kChmodFiles, Quote(chosen));
        }},
       {"branch-append", [](const std::string& root) { return "echo 'one line more' >> " + Quote(root + "/big-file"); }},
