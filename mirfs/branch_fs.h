@@ -199,8 +199,9 @@ class BranchFs final : public Filesystem {
   NodeId TakeInodes(OverlayDb::Batch& batch, uint64_t count);  // the first; namespace_ held exclusively
   Status RemoveWhiteouts(OverlayDb::Batch& batch, Node& directory) const;  // all of an empty directory's entries
   bool IsAncestor(NodeId ancestor, NodeId node);
-  // Before a rename, with no locks held: if the file is partly lower, what was written of it is on the disk and in the database.
-  Status SyncIfPartlyLower(NodeId directory, std::string_view name);
+  // Before a rename over another file, with no locks held: if the file is partly lower, what was written of it is on the disk and in
+  // the database.
+  Status SyncIfPartlyLower(Node& from, std::string_view from_name, Node& to, std::string_view to_name);
 
   // branch_io.cc: file bytes.
   // ENOSPC when `bytes` more would take the last of the disk: data first, then new names, so that names can still be removed.

@@ -420,14 +420,15 @@ bool BranchFs::IsAncestor(NodeId ancestor, NodeId id) {
   }
 }
 
-Status BranchFs::SyncIfPartlyLower(NodeId directory, std::string_view name) {
+Status BranchFs::SyncIfPartlyLower(Node& from, std::string_view from_name, Node& to, std::string_view to_name) {
   Pin node;
   {
-    ASSIGN_OR_RETURN(const auto parent, GetDirectory(directory));
     const std::shared_lock lock(namespace_);
-    ASSIGN_OR_RETURN(const auto found, Find(*parent, name));
+    ASSIGN_OR_RETURN(const auto replaced, Find(to, to_name));
+    if (!replaced) return {};
+    ASSIGN_OR_RETURN(const auto found, Find(from, from_name));
     if (!found || found->type != FileType::kRegular) return {};
-    ASSIGN_OR_RETURN(node, NodeOf(*parent, name, *found));
+    ASSIGN_OR_RETURN(node, NodeOf(from, from_name, *found));
   }
   {
     const std::shared_lock lock(node->mutex);
@@ -443,8 +444,8 @@ Status BranchFs::Rename(NodeId from, std::string_view from_name, NodeId to, std:
   ASSIGN_OR_RETURN(const auto source, GetDirectory(from));
   ASSIGN_OR_RETURN(const auto target, GetDirectory(to));
   TRY(CheckName(to_name));
-  if (!(flags & RENAME_NOREPLACE)) TRY(SyncIfPartlyLower(from, from_name));
-  if (exchange) TRY(SyncIfPartlyLower(to, to_name));
+  if (!(flags & RENAME_NOREPLACE)) TRY(SyncIfPartlyLower(*source, from_name, *target, to_name));
+  if (exchange) TRY(SyncIfPartlyLower(*target, to_name, *source, from_name));
   const std::unique_lock lock(namespace_);
   if (target->removed) return Fail(ENOENT, "{}: the directory was removed", to_name);
   ASSIGN_OR_RETURN(const auto found, Find(*source, from_name));

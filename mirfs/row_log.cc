@@ -44,7 +44,7 @@ std::string RowLog::PathOf(const std::string& directory, uint64_t number) {
 
 // `last`: what was visited until now; raised as records are. `whole`: all of the file was read.
 Status RowLog::Read(Segment& segment, uint64_t* last, bool* whole,
-                       const std::function<Status(uint64_t, std::string_view)>& visit) const {
+                    const std::function<Status(uint64_t, std::string_view)>& visit) const {
   *whole = false;
   ASSIGN_OR_RETURN(const uint64_t size, segment.file->Size());
   if (size > kMaxSegmentBytes) return Fail(EIO, "overlay: {}: too long for a log", segment.path);

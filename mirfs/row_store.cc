@@ -389,7 +389,7 @@ Result<std::optional<std::string>> RowStore::Impl::Get(std::string_view key) con
 }
 
 Status RowStore::Impl::Scan(std::string_view prefix,
-                             const std::function<Result<bool>(std::string_view, std::string_view)>& visit) const {
+                            const std::function<Result<bool>(std::string_view, std::string_view)>& visit) const {
   // Visitors may ask the store, so what is in memory is copied: that of a directory, or at a commit all of it.
   RowCopies newest, newer;
   TablesRef older;

@@ -1,4 +1,4 @@
-// BranchFs without FUSE: what each operation does above a base version, what survives, and a seeded model test.
+// BranchFs without FUSE: what each operation does above a base version, and what survives.
 #include "mirfs/branch_fs.h"
 
 #include <fcntl.h>
@@ -13,9 +13,7 @@
 #include <mutex>
 #include <random>
 
-#include "mirfs/committer.h"
-#include "tests/mirfs/model_tree.h"
-#include "tests/testing/store_fixture.h"
+#include "tests/mirfs/branch_fs_fixture.h"
 
 namespace {
 
@@ -56,117 +54,6 @@ extern "C" int fdatasync(int descriptor) { return Sync("fdatasync", SYS_fdatasyn
 
 namespace mirage {
 namespace {
-
-using testing::ModelTree;
-using testing::Must;
-using testing::PathFs;
-
-constexpr size_t kBigBytes = 600 << 10;  // more than is copied whole
-
-std::string Pattern(size_t size, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::string bytes(size, '\0');
-  for (auto& byte : bytes) byte = static_cast<char>(random());
-  return bytes;
-}
-
-class BranchFsTest : public testing::LibraryTest {
- protected:
-  BranchFsTest() {
-    for (const char* directory : {"etc", "etc/init", "home", "home/deep", "home/deep/er", "empty"}) {
-      Make(directory, FileType::kDirectory, 0755);
-    }
-    for (const char* file : {"etc/passwd", "etc/init/a", "etc/init/b", "home/deep/er/x", "home/big"}) {
-      Make(file, FileType::kRegular, 0644);
-    }
-    model_.Write("etc/passwd", 0, "root:x:0:0\n");
-    model_.Write("etc/init/a", 0, "start a\n");
-    model_.Write("etc/init/b", 0, Pattern(5000, 1));
-    model_.Write("home/deep/er/x", 0, "deep\n");
-    model_.Write("home/big", 0, Pattern(kBigBytes, 2));
-    model_.SetXattr("etc/passwd", "user.base", "value");
-    Make("etc/link", FileType::kSymlink, 0777, "passwd");
-    Make("home/fifo", FileType::kFifo, 0600);
-    model_.Link("etc/init/b", "home/deep/b-too");
-    model_.Link("etc/init/b", "home/deep/er/b-three");
-    base_ = Must(model_.Publish(library_, "main")).manifest;
-    overlay_ = Must(Overlay::Create(*library_, {.branch = "main", .mountpoint = "/mnt", .limits = limits_}));
-    Open();
-  }
-  void Make(const std::string& path, FileType type, uint16_t mode, const std::string& target = "") {
-    ASSERT_EQ(0, model_.Make(path, type, mode, target));
-  }
-  void Open() {
-    fs_ = Must(BranchFs::Open(library_, *overlay_));
-    paths_.emplace(*fs_);
-  }
-  void CloseFs() {
-    paths_.reset();
-    fs_.reset();
-  }
-  void Reopen() {
-    CloseFs();
-    const std::string id = overlay_->info().id;
-    overlay_.reset();
-    overlay_ = Must(Overlay::Open(*library_, id, limits_));
-    Open();
-  }
-  // Goes on with a copy of the overlay as it is on the disk now, which is what a killed daemon leaves.
-  void Crash() { GoOnWith(CopyOverlay()); }
-  // The database's files by itself, whose thread may be at work on them, or as they lie there.
-  enum class Database { kCopiesItself, kAsItLies };
-  std::string CopyOverlay(Database database = Database::kCopiesItself) {
-    std::string id = "c0ffee" + std::to_string(crashes_++);
-    const std::string to = library_->overlays_path() + "/" + id;
-    std::filesystem::create_directory(to);
-    for (const auto& entry : std::filesystem::directory_iterator(overlay_->path())) {
-      if (entry.path().filename() == "db" && database == Database::kCopiesItself) continue;
-      std::filesystem::copy(entry.path(), std::filesystem::path(to) / entry.path().filename(), std::filesystem::copy_options::recursive);
-    }
-    if (database == Database::kCopiesItself) Must(overlay_->db().CopyTo(to + "/db"));
-    return id;
-  }
-  void GoOnWith(const std::string& id) {
-    CloseFs();
-    Must(overlay_->Remove());
-    overlay_ = Must(Overlay::Open(*library_, id, limits_));
-    Open();
-  }
-  std::optional<Published> Commit(const CommitOptions& options = {}) {
-    CloseFs();
-    Must(overlay_->MarkUnmounted(true));
-    const auto overlay = std::move(overlay_);
-    return Must(CommitOverlay(*library_, *overlay, options));
-  }
-  void ExpectEqual() {
-    EXPECT_EQ("", paths_->DifferenceFrom(model_));
-  }
-  void ExpectCommitEqual() {
-    ExpectEqual();
-    Reopen();
-    ExpectEqual();
-    const auto published = Commit();
-    ASSERT_TRUE(published);
-    EXPECT_EQ("", model_.DifferenceFrom(library_, published->manifest));
-    EXPECT_EQ(std::vector{base_}, Must(ReadManifest(library_->objects(), published->manifest)).parents);
-    EXPECT_TRUE(Must(ListOverlays(*library_)).empty());
-  }
-
-// The same operation on both.
-#define BOTH(operation)                                 \
-  do {                                                  \
-    const int model_answer = model_.operation;          \
-    EXPECT_EQ(model_answer, paths_->operation) << #operation; \
-  } while (false)
-
-  ModelTree model_;
-  ObjectId base_;
-  std::unique_ptr<Overlay> overlay_;
-  std::unique_ptr<BranchFs> fs_;
-  std::optional<PathFs> paths_;
-  int crashes_ = 0;
-  RowStore::Limits limits_;
-};
 
 TEST_F(BranchFsTest, ShowsTheBase) {
   ExpectEqual();
@@ -626,90 +513,6 @@ TEST_F(BranchFsTest, BadNames) {
   EXPECT_EQ(ENOTDIR, paths_->Make("etc/passwd/x", FileType::kRegular, 0644));
   EXPECT_EQ(ENODATA, fs_->GetXattr(kRootNode, "user.none").error().code);
 }
-
-// Random operations on both, with remounts, kills after a sync, and commits that the next round stands on.
-class RandomTest : public BranchFsTest, public ::testing::WithParamInterface<uint32_t> {};
-
-TEST_P(RandomTest, EqualsTheModel) {
-  std::mt19937 random(GetParam());
-  // Half of them with a database whose rows are in tables, mostly.
-  if (GetParam() % 2 == 0) {
-    limits_ = {.table_bytes = 2 << 10, .log_bytes = 8 << 10};
-    Reopen();
-  }
-  const auto below = [&](size_t limit) { return std::uniform_int_distribution<size_t>(0, limit - 1)(random); };
-  const std::vector<std::string> names{"a", "b", "c", "etc", "home", "x-long"};
-  const auto existing = [&]() -> std::string {
-    const auto paths = model_.Paths();
-    return paths.empty() ? "none" : paths[below(paths.size())];
-  };
-  const auto fresh = [&] {
-    const std::string at = existing();
-    const auto node = model_.Find(at);
-    const size_t slash = at.rfind('/');
-    const std::string directory = node && node->type == FileType::kDirectory ? at
-                                  : slash == std::string::npos               ? ""
-                                                                             : at.substr(0, slash);
-    const std::string& name = names[below(names.size())];
-    return directory.empty() || below(8) == 0 ? name : directory + "/" + name;
-  };
-  const auto is_directory = [&](const std::string& path) {
-    const auto node = model_.Find(path);
-    return node && node->type == FileType::kDirectory;
-  };
-  for (int step = 0; step < 600; ++step) {
-    const std::string a = existing(), b = fresh(), c = existing();
-    SCOPED_TRACE(fmt::format("seed {} step {} on {} {} {}", GetParam(), step, a, b, c));
-    // Drawn before: BOTH takes its arguments twice.
-    const uint64_t near = below(20000), far = below(4) ? near : below(700000), length = 1 + below(below(4) ? 5000 : 200000);
-    const std::string xattr = "user." + names[below(3)], bytes = Pattern(length, static_cast<uint32_t>(random()));
-    const auto mode = static_cast<uint16_t>(0600 + below(64));
-    const unsigned flags = below(2) ? RENAME_EXCHANGE : 0;
-    switch (below(17)) {
-      case 0: BOTH(Make(b, FileType::kDirectory, 0750)); break;
-      case 1: BOTH(Make(b, FileType::kRegular, 0640)); break;
-      case 2: BOTH(Make(b, FileType::kSymlink, 0777, a)); break;
-      case 3:
-      case 4: BOTH(Write(a, far, bytes)); break;
-      case 5: BOTH(Truncate(a, far)); break;
-      case 6: BOTH(Chmod(a, mode)); break;
-      case 7: BOTH(SetXattr(a, xattr, std::to_string(step))); break;
-      case 8: BOTH(RemoveXattr(a, xattr)); break;
-      case 9: BOTH(Link(a, b)); break;
-      case 10: BOTH(Unlink(a)); break;
-      case 11: BOTH(RemoveDirectory(a)); break;
-      case 12:
-      case 13: BOTH(Rename(a, b)); break;
-      case 14: BOTH(Rename(a, c, flags)); break;
-      case 15:
-        if (!is_directory(a)) BOTH(Punch(a, near, length));
-        break;
-      case 16: EXPECT_EQ(0, paths_->Sync(a)); break;
-    }
-    if (HasFailure()) break;
-    if (step % 100 == 50) {
-      ExpectEqual();
-      if (below(2)) {
-        Reopen();
-      } else {
-        Must(fs_->SyncAll());
-        Crash();
-      }
-      ExpectEqual();
-    }
-    if (step % 200 == 199) {
-      ExpectEqual();
-      const auto published = Commit();
-      ASSERT_TRUE(published);
-      ASSERT_EQ("", model_.DifferenceFrom(library_, published->manifest));
-      overlay_ = Must(Overlay::Create(*library_, {.branch = "main", .mountpoint = "/mnt", .limits = limits_}));
-      Open();
-    }
-  }
-  ASSERT_FALSE(HasFailure()) << "seed " << GetParam();
-}
-
-INSTANTIATE_TEST_SUITE_P(Seeds, RandomTest, ::testing::Range(1U, 13U));
 
 }  // namespace
 }  // namespace mirage
