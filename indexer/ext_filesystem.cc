@@ -19,6 +19,7 @@ extern "C" {
 namespace mirage {
 namespace {
 
+constexpr int kMostLinks = 40;  // of a path, as the kernel's
 constexpr size_t kSuperblockOffset = 1024, kSuperblockBytes = 1024;
 constexpr uint32_t kNanoseconds = 1'000'000'000;
 // A name takes 12 bytes of a directory's block at least.
@@ -389,6 +390,46 @@ struct ExtFilesystem::Impl {
     return target;
   }
 
+  // The inode of a path; 0: there is none. Links on the way are followed, one at the end with `follow`. Not by ext2fs_namei_follow,
+  // which reads as many bytes of a short link as its inode says it has.
+  Result<ext2_ino_t> Resolve(const std::string& path, bool follow) {
+    std::vector<std::string> rest;  // names to go, the next one last
+    const auto put = [&rest](std::string_view text) {
+      while (!text.empty()) {
+        const size_t name = text.rfind('/') + 1;  // npos + 1 is 0
+        rest.emplace_back(text.substr(name));
+        text = text.substr(0, name == 0 ? 0 : name - 1);
+      }
+    };
+    put(path);
+    std::vector<ext2_ino_t> way{EXT2_ROOT_INO};
+    for (int links = 0; !rest.empty();) {
+      const std::string name = std::move(rest.back());
+      rest.pop_back();
+      if (name.empty() || name == ".") continue;
+      if (name == "..") {
+        if (way.size() > 1) way.pop_back();
+        continue;
+      }
+      TRY(ReadInode(path, way.back()));
+      if (!LINUX_S_ISDIR(inode().i_mode)) return ext2_ino_t{0};
+      ext2_ino_t number = 0;
+      const errcode_t code = ext2fs_lookup(fs, way.back(), name.data(), static_cast<int>(name.size()), nullptr, &number);
+      if (code == EXT2_ET_FILE_NOT_FOUND) return ext2_ino_t{0};
+      if (code != 0) return Damaged(path, code);
+      TRY(ReadInode(path, number));
+      if (!LINUX_S_ISLNK(inode().i_mode) || (rest.empty() && !follow)) {
+        way.push_back(number);
+        continue;
+      }
+      if (++links > kMostLinks) return ext2_ino_t{0};
+      ASSIGN_OR_RETURN(const std::string target, SymlinkTarget(path, number));
+      if (target.starts_with('/')) way.resize(1);
+      put(target);
+    }
+    return way.back();
+  }
+
   // Sorted, without "." and "..".
   Result<std::vector<Named>> List(const std::string& path, ext2_ino_t number) {
     struct Taking {
@@ -588,16 +629,8 @@ Status ExtFilesystem::Walk(const std::vector<std::string>& hidden, ReaderOutput&
 
 Status ExtFilesystem::LookUp(const std::string& path, bool follow, uint64_t limit, ReaderOutput& output) {
   LookupRecord record{path, 0};
-  ext2_ino_t number = EXT2_ROOT_INO;
-  errcode_t code = 0;
-  if (!path.empty()) {
-    code = follow ? ext2fs_namei_follow(impl_->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path.c_str(), &number)
-                  : ext2fs_namei(impl_->fs, EXT2_ROOT_INO, EXT2_ROOT_INO, path.c_str(), &number);
-  }
-  if (code == EXT2_ET_FILE_NOT_FOUND || code == EXT2_ET_NO_DIRECTORY || code == EXT2_ET_SYMLINK_LOOP) {
-    return output.Send(RecordKind::kLookup, Encode(record));
-  }
-  if (code != 0) return Damaged(path, code);
+  ASSIGN_OR_RETURN(const ext2_ino_t number, impl_->Resolve(path, follow));
+  if (number == 0) return output.Send(RecordKind::kLookup, Encode(record));
   TRY(impl_->ReadInode(path, number));
   Entry entry;
   TRY(impl_->FillEntry(path, entry));

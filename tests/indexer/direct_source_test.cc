@@ -396,6 +396,8 @@ TEST_F(DirectImportTest, RefusesTreesMadeToDoHarm) {
       std::ofstream(mount.path() + "/a/file") << std::string(10'000, 'f');
       std::ofstream(mount.path() + "/a/other") << std::string(10'000, 'o');
       std::ofstream(mount.path() + "/a/slashXname") << "s";
+      fs::create_directories(mount.path() + "/etc");
+      fs::create_symlink("../usr/lib/os-release", mount.path() + "/etc/os-release");
     }
     EXPECT_TRUE(Shell(fmt::format("printf '%s\\n' {} | debugfs -w -f - {} >/dev/null 2>&1", debugfs, image)));
     return image;
@@ -403,6 +405,8 @@ TEST_F(DirectImportTest, RefusesTreesMadeToDoHarm) {
   EXPECT_EQ(ErrorOf(Options(make("'ln /a /a/b/loop'")), "a directory with two names"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file size 0x7fffffffffffffff'")), "impossible size"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file mode 0170644'")), "no known type"), EIO);
+  // Looked up, and followed, before the tree is walked.
+  EXPECT_EQ(ErrorOf(Options(make("'sif /etc/os-release size 0x7fffffff'")), "link of impossible length"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file links_count 0'")), "deleted"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'ln <8> /a/journal'")), "reserved inode"), EIO);
   EXPECT_EQ(ErrorOf(Options(make("'sif /a/file size 0x80000000000'", "-b 4096")), "bytes in holes"), E2BIG);
